@@ -1,0 +1,1 @@
+"""Raw text → documents → signatures → clusters → deduped → tokens → a mixture."""

@@ -1,0 +1,1 @@
+"""Checkpoints → reports that lead back to raw documents."""
