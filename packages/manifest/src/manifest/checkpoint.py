@@ -1,0 +1,103 @@
+"""The manifest of a checkpoint, and the arithmetic between steps and windows.
+
+    step ──► windows of one segment ──► slots ──► blocks of a stream        (order.py from slots on)
+
+A slot holds block_tokens / seq_len windows. A segment's windows are cut into steps of `windows_per_step`; its last step
+takes what is left, so a step never spans two segments and no window is dropped. Nothing here depends on the number of
+workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field
+
+from manifest.order import OrderRecord
+from manifest.record import FileEntry, Manifest, Model
+
+
+class Pace(Model):
+    """How one segment of the order is stepped through. seq_len in tokens; first_step counts from 0."""
+
+    seq_len: int = Field(gt=0)
+    windows_per_step: int = Field(gt=0)
+    first_step: int = Field(ge=0)
+
+
+class StepWindows(Model):
+    """The windows of a step: [first, stop) counted from the first window of its segment."""
+
+    segment: int
+    first: int
+    stop: int
+
+
+class Timeline(Model):
+    """The order record with the pace of each of its segments: which windows each step reads."""
+
+    order: OrderRecord
+    paces: tuple[Pace, ...]
+
+    def windows_per_slot(self, segment: int) -> int:
+        return self.order.block_tokens // self.paces[segment].seq_len
+
+    def windows(self, segment: int) -> int:
+        """Windows of a segment."""
+        return self.order.segments[segment].slots * self.windows_per_slot(segment)
+
+    def steps(self, segment: int) -> int:
+        """Steps of a segment, its last one perhaps smaller."""
+        return -(-self.windows(segment) // self.paces[segment].windows_per_step)
+
+    @property
+    def total_steps(self) -> int:
+        return sum(self.steps(segment) for segment in range(len(self.paces)))
+
+    def step(self, step: int) -> StepWindows:
+        """The windows that step `step` reads. Raises IndexError beyond the last step."""
+        for segment, pace in enumerate(self.paces):
+            local = step - pace.first_step
+            if 0 <= local < self.steps(segment):
+                first = local * pace.windows_per_step
+                return StepWindows(
+                    segment=segment, first=first, stop=min(first + pace.windows_per_step, self.windows(segment))
+                )
+        raise IndexError(f"step {step} of a run of {self.total_steps} steps")
+
+    def step_of(self, segment: int, window: int) -> int:
+        """The step that reads a window, counted from the first window of the segment."""
+        pace = self.paces[segment]
+        return pace.first_step + window // pace.windows_per_step
+
+
+class TensorFile(FileEntry):
+    """A safetensors file and the parameters whose tensors it holds."""
+
+    parameters: tuple[str, ...]
+
+
+class Checkpoint(Manifest):
+    """Manifest of kind `checkpoint`, version 1: safetensors and JSON, no pickles.
+
+    step: steps done, so training goes on with step `step`. `weights` holds the parameters, `optimizer` (in full
+    checkpoints) their moments. `state` is what else an exact resume needs: random number generators, group settings,
+    counters.
+    """
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    run: str
+    step: int = Field(ge=0)
+    tokens: int = Field(ge=0)
+    full: bool
+    timeline: Timeline
+    weights: tuple[TensorFile, ...]
+    optimizer: tuple[TensorFile, ...] = ()
+    extra: tuple[FileEntry, ...] = ()
+    state: dict[str, Any] = {}
+
+    def files(self) -> Iterator[FileEntry]:
+        yield from self.weights
+        yield from self.optimizer
+        yield from self.extra

@@ -1,0 +1,104 @@
+"""Everything Winnow raises on purpose, and what a command does with it.
+
+    WinnowError                    exit 1
+    └── InputError                 exit 2: what the user gave is wrong
+        ├── RecipeError            a recipe, a flag, or a recipe that does not fit its mixture
+        ├── DataError              a raw file or a document
+        └── ArtifactError          a published artifact
+            ├── NotAnArtifact      no manifest.json there
+            ├── UnknownVersion     made by another version of the contract
+            ├── CorruptArtifact    its files are not what its manifest says
+            └── WrongArtifact      a sound artifact, but not the one that is needed
+
+A message says what was found, where, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+
+class WinnowError(Exception):
+    """Base of all errors that Winnow raises itself."""
+
+    exit_code = 1
+
+
+class InputError(WinnowError):
+    """The user's input is wrong."""
+
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    """A recipe or a flag asks for something that does not exist or does not add up."""
+
+
+class DataError(InputError):
+    """A raw file or a document cannot be used."""
+
+
+class ArtifactError(InputError):
+    """A published artifact cannot be used."""
+
+
+class NotAnArtifact(ArtifactError):
+    """There is no manifest where one was named."""
+
+
+class UnknownVersion(ArtifactError):
+    """The manifest was written by another version of the contract."""
+
+
+class CorruptArtifact(ArtifactError):
+    """The files of an artifact differ from what its manifest says."""
+
+
+class WrongArtifact(ArtifactError):
+    """The artifact is sound but not the one that is needed here."""
+
+
+_DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "read-only"}
+
+
+def disk_error(error: OSError) -> InputError | None:
+    """A full, read-only or over-quota disk as an error for the user; None for any other OSError."""
+    reason = _DISK.get(error.errno or 0)
+    if reason is None:
+        return None
+    where = f" while writing {error.filename}" if error.filename else ""
+    return InputError(
+        f"{reason}{where}; nothing half-written was published. Free some space (or choose another --out) "
+        "and run the same command again: it continues from the last finished shard"
+    )
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """Runs a command's body and turns what it raises into a message on stderr and an exit code.
+
+    0: done. 2: the user's input is wrong. 1: Winnow failed. 130: interrupted.
+    With WINNOW_TRACEBACK set, errors keep their traceback.
+    """
+    try:
+        command()
+    except WinnowError as error:
+        return _report(error)
+    except OSError as error:
+        known = disk_error(error)
+        if known is None:
+            raise
+        return _report(known)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _report(error: WinnowError) -> int:
+    if os.environ.get("WINNOW_TRACEBACK"):
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code

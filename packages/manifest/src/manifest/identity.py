@@ -1,0 +1,85 @@
+"""What makes two things the same: canonical JSON, and digests over it.
+
+Identity is content. `id`, `created`, `producer`, and every `uri` say when, where and by whom; they are left out, so
+an artifact keeps its identity when it is moved or made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+TOP_LEVEL_NOT_IDENTITY = frozenset({"id", "created", "producer"})
+NOT_IDENTITY_ANYWHERE = frozenset({"uri"})
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces, UTF-8, shortest floats.
+
+    Raises:
+        TypeError: the value holds something without a stable form (a set, bytes, an object, a key that is no string).
+        ValueError: a float that is NaN or infinite, or a string with lone surrogates.
+    """
+    _require_stable(value, "value")
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def _require_stable(value: Any, where: str) -> None:
+    if value is None or isinstance(value, str | bool | int):
+        return
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} is {value}, which has no canonical JSON")
+        return
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{where} has the key {key!r} ({type(key).__name__}); canonical JSON has string keys only")
+            _require_stable(item, f"{where}.{key}")
+        return
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        for index, item in enumerate(value):
+            _require_stable(item, f"{where}[{index}]")
+        return
+    raise TypeError(f"{where} is a {type(value).__name__}, which has no canonical JSON")
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 as lower-case hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of the canonical JSON of a value. Raises as `canonical_json` does."""
+    return sha256(canonical_json(value))
+
+
+def identity(manifest: Mapping[str, Any], leave_out: frozenset[str] = NOT_IDENTITY_ANYWHERE) -> str:
+    """The id of a manifest: the digest of its content, without `id`, `created`, `producer` and every `uri`.
+
+    leave_out: the keys that are left out at any depth.
+    """
+    body = {key: item for key, item in manifest.items() if key not in TOP_LEVEL_NOT_IDENTITY}
+    return digest_of(_without(body, leave_out))
+
+
+def _without(value: Any, keys: frozenset[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without(item, keys) for key, item in value.items() if key not in keys}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_without(item, keys) for item in value]
+    return value
+
+
+def hash64(text: str) -> int:
+    """A document id → 64 bits (BLAKE2b). Every sample, split and order of documents is decided by this number."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
+
+
+def short(identifier: str) -> str:
+    """The part of an id that directory names and messages show."""
+    return identifier[:12]

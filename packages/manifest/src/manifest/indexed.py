@@ -1,0 +1,175 @@
+"""A token shard on disk: Megatron's indexed dataset, and `.ids` beside it.
+
+    .bin   tokens of all documents, end to end; uint16 when the vocabulary allows, else int32
+    .idx   b"MMIDIDX\\0\\0", u64 version 1, u8 dtype code, u64 documents, u64 documents + 1,
+           i32 lengths[documents] (tokens), i64 pointers[documents] (bytes), i64 boundaries[documents + 1]
+    .ids   b"WNWIDS\\0\\1", u64 documents, u64 hashes[documents], u64 offsets[documents + 1], UTF-8 ids end to end
+
+Documents lie in order of (hash64(id), id), so `.ids` finds a document by binary search, and the same files serve
+Megatron-LM, GPT-NeoX and NeMo. Everything is little-endian and memory-mapped.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from manifest.errors import CorruptArtifact
+from manifest.identity import hash64
+
+IDX_MAGIC = b"MMIDIDX\x00\x00"
+IDS_MAGIC = b"WNWIDS\x00\x01"
+DTYPE_CODES: dict[int, np.dtype[np.generic]] = {8: np.dtype("<u2"), 4: np.dtype("<i4")}
+
+Tokens = npt.NDArray[np.generic]
+
+
+def token_dtype(vocab_size: int) -> np.dtype[np.generic]:
+    """The dtype that Megatron gives a vocabulary: uint16 below 65,500 ids, else int32."""
+    return np.dtype("<u2") if vocab_size < 65500 else np.dtype("<i4")
+
+
+class ShardWriter:
+    """Writes one shard, document by document, in order of (hash64(id), id). Use as a context manager."""
+
+    def __init__(self, stem: Path, dtype: np.dtype[np.generic]) -> None:
+        self.stem, self.dtype = stem, dtype
+        self.tokens = 0
+        self._lengths: list[int] = []
+        self._hashes: list[int] = []
+        self._ids: list[bytes] = []
+        self._bin: BinaryIO = stem.with_suffix(".bin").open("wb")
+
+    def add(self, document_id: str, tokens: npt.ArrayLike) -> None:
+        """Appends a document. `tokens` end with the end-of-text token."""
+        array = np.ascontiguousarray(tokens, dtype=self.dtype)
+        key = (hash64(document_id), document_id.encode("utf-8"))
+        assert not self._ids or (self._hashes[-1], self._ids[-1]) < key, "documents come in order of (hash, id)"
+        self._bin.write(array.data)
+        self._lengths.append(array.size)
+        self._hashes.append(key[0])
+        self._ids.append(key[1])
+        self.tokens += array.size
+
+    @property
+    def documents(self) -> int:
+        return len(self._ids)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._bin.close()
+        if kind is None:
+            self._write_idx()
+            self._write_ids()
+
+    def _write_idx(self) -> None:
+        lengths = np.asarray(self._lengths, dtype="<i4")
+        ends = np.cumsum(lengths, dtype="<i8") * self.dtype.itemsize
+        pointers = np.concatenate([np.zeros(1, "<i8"), ends])[:-1]
+        code = next(code for code, dtype in DTYPE_CODES.items() if dtype == self.dtype)
+        with self.stem.with_suffix(".idx").open("wb") as file:
+            file.write(IDX_MAGIC)
+            file.write(np.array([1], "<u8").tobytes())
+            file.write(np.array([code], "u1").tobytes())
+            file.write(np.array([lengths.size, lengths.size + 1], "<u8").tobytes())
+            file.write(lengths.tobytes())
+            file.write(pointers.astype("<i8").tobytes())
+            file.write(np.arange(lengths.size + 1, dtype="<i8").tobytes())
+
+    def _write_ids(self) -> None:
+        offsets = np.concatenate([[0], np.cumsum([len(i) for i in self._ids], dtype=np.uint64)]).astype("<u8")
+        with self.stem.with_suffix(".ids").open("wb") as file:
+            file.write(IDS_MAGIC)
+            file.write(np.array([len(self._ids)], "<u8").tobytes())
+            file.write(np.asarray(self._hashes, dtype="<u8").tobytes())
+            file.write(offsets.tobytes())
+            file.write(b"".join(self._ids))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An open token shard. Arrays are memory maps; nothing is read before it is asked for."""
+
+    tokens: Tokens
+    pointers: npt.NDArray[np.int64]
+    """First byte of each document in `.bin`."""
+    hashes: npt.NDArray[np.uint64]
+    id_offsets: npt.NDArray[np.uint64]
+    id_bytes: npt.NDArray[np.uint8]
+
+    @property
+    def documents(self) -> int:
+        return int(self.hashes.size)
+
+    def start(self, index: int) -> int:
+        """The first token of a document; for index = documents, the number of tokens."""
+        if index == self.documents:
+            return int(self.tokens.size)
+        return int(self.pointers[index]) // self.tokens.itemsize
+
+    def document_id(self, index: int) -> str:
+        return bytes(self.id_bytes[int(self.id_offsets[index]) : int(self.id_offsets[index + 1])]).decode("utf-8")
+
+    def find(self, document_id: str) -> int | None:
+        """The index of a document, by binary search; None if the shard does not have it."""
+        key = np.uint64(hash64(document_id))
+        index = int(np.searchsorted(self.hashes, key))
+        while index < self.documents and self.hashes[index] == key:
+            if self.document_id(index) == document_id:
+                return index
+            index += 1
+        return None
+
+    def spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """The documents in tokens [start, stop): (document, first token, last + 1), clipped to it."""
+        # bisect, for the pointers are not aligned and NumPy would copy them all to search them.
+        index = bisect_right(self.pointers, start * self.tokens.itemsize) - 1
+        while index < self.documents and (first := self.start(index)) < stop:
+            last = min(self.start(index + 1), stop)
+            if max(first, start) < last:
+                yield index, max(first, start), last
+            index += 1
+
+
+def open_shard(stem: Path) -> Shard:
+    """Maps `.bin`, `.idx` and `.ids`. Raises CorruptArtifact if they are not what the formats say."""
+    idx, ids = stem.with_suffix(".idx"), stem.with_suffix(".ids")
+    header = _head(idx, 34)
+    if len(header) < 34 or header[:9] != IDX_MAGIC or header[17] not in DTYPE_CODES:
+        raise CorruptArtifact(f"{idx} is not a Megatron index of a dtype that Winnow writes; build the stream again")
+    dtype = DTYPE_CODES[header[17]]
+    documents = int(np.frombuffer(header, "<u8", 1, 18)[0])
+    ids_header = _head(ids, 16)
+    if ids_header[:8] != IDS_MAGIC or int(np.frombuffer(ids_header, "<u8", 1, 8)[0]) != documents:
+        raise CorruptArtifact(f"{ids} does not list the {documents} documents of {idx}; build the stream again")
+    return Shard(
+        tokens=_map(stem.with_suffix(".bin"), dtype),
+        pointers=_map(idx, np.dtype("<i8"), 34 + 4 * documents, documents),
+        hashes=_map(ids, np.dtype("<u8"), 16, documents),
+        id_offsets=_map(ids, np.dtype("<u8"), 16 + 8 * documents, documents + 1),
+        id_bytes=_map(ids, np.dtype("u1"), 16 + 8 * (2 * documents + 1)),
+    )
+
+
+def _head(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def _map(path: Path, dtype: np.dtype[Any], offset: int = 0, count: int | None = None) -> npt.NDArray[Any]:
+    size = path.stat().st_size
+    count = (size - offset) // dtype.itemsize if count is None else count
+    if offset + count * dtype.itemsize > size:
+        raise CorruptArtifact(f"{path} has {size} bytes, but its header speaks of more; build the stream again")
+    if count == 0:
+        return np.zeros(0, dtype)
+    return np.asarray(np.memmap(path, dtype, "r", offset=offset, shape=(count,)))

@@ -1,0 +1,107 @@
+"""The mixture: the one manifest that crosses from data to training.
+
+Phases draw whole blocks of `block_tokens` tokens from views; a view is a stream, perhaps transformed when it is read;
+a stream is the tokens of a source (or of a slice of it) as shards in Megatron's indexed format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from manifest.record import FileEntry, Manifest, Model, Reference
+
+
+class Tokenizer(Model):
+    """The tokenizer of every stream. `digest` is over its files; `end_of_text` closes each document."""
+
+    uri: str
+    digest: str
+    vocab_size: int = Field(gt=0)
+    end_of_text: int = Field(ge=0)
+
+
+class TokenShard(Model):
+    """One shard of a stream: Megatron's `.bin` and `.idx`, `.ids` (documents), and `.mask` where an answer is learned."""
+
+    bin: FileEntry
+    idx: FileEntry
+    ids: FileEntry
+    mask: FileEntry | None = None
+    tokens: int = Field(ge=0)
+    documents: int = Field(ge=0)
+
+    def files(self) -> Iterator[FileEntry]:
+        return (entry for entry in (self.bin, self.idx, self.ids, self.mask) if entry is not None)
+
+
+class Stream(Model):
+    """The tokens of a source, end to end, documents in order of id hash. `blocks` = ⌈tokens / block_tokens⌉."""
+
+    uri: str
+    id: str
+    tokens: int = Field(gt=0)
+    documents: int = Field(gt=0)
+    blocks: int = Field(gt=0)
+    shards: tuple[TokenShard, ...]
+
+
+class View(Model):
+    """How a phase reads a stream. `of` is the source or view it was declared over."""
+
+    of: str
+    stream: str
+    fim: float | None = None
+    template: str | None = None
+
+
+class Phase(Model):
+    """A phase: how many blocks it draws from each view. `seed` is the order's seed unless the run names another."""
+
+    name: str
+    seed: int = 0
+    draw: dict[str, int]
+
+    @property
+    def blocks(self) -> int:
+        return sum(self.draw.values())
+
+
+class Mixture(Manifest):
+    """Manifest of kind `mixture`, version 1."""
+
+    kind: Literal["mixture"] = "mixture"
+    tokenizer: Tokenizer
+    block_tokens: int = Field(gt=0)
+    streams: dict[str, Stream]
+    views: dict[str, View]
+    phases: tuple[Phase, ...]
+    heldout: Reference | None = None
+    summary: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for name, view in self.views.items():
+            if view.stream not in self.streams:
+                raise ValueError(f"view {name!r} reads stream {view.stream!r}, which the mixture does not have")
+        for phase in self.phases:
+            for name, blocks in phase.draw.items():
+                if name not in self.views:
+                    raise ValueError(f"phase {phase.name!r} draws from view {name!r}, which the mixture does not have")
+                if blocks < 0:
+                    raise ValueError(f"phase {phase.name!r} draws {blocks} blocks from {name!r}")
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two phases share a name: {names}")
+        return self
+
+    @property
+    def tokens(self) -> int:
+        """Tokens drawn over all phases."""
+        return sum(phase.blocks for phase in self.phases) * self.block_tokens
+
+    def phase(self, name: str) -> Phase:
+        """The phase of that name. Raises KeyError."""
+        return next(phase for phase in self.phases if phase.name == name)

@@ -1,0 +1,162 @@
+"""Where artifacts live: a local directory or an object store, and the one way to publish.
+
+    draft(path)   a local directory to write in; what a killed attempt finished is still there
+    publish(...)  the whole draft appears at once, its manifest last; before that nothing exists
+
+Local: the draft is renamed. S3: shards are uploaded, then the manifest is created *if absent*, which is the commit lock:
+of two writers one wins, and the other takes the winner's artifact if it is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+from manifest.errors import CorruptArtifact, InputError
+from manifest.record import MANIFEST, Manifest, parse
+
+DRAFTS = ".drafts"
+
+
+class Store(ABC):
+    """A tree of artifacts under one URI. Paths are relative, with forward slashes."""
+
+    uri: str
+
+    def where(self, path: str) -> str:
+        """The URI of a path."""
+        return f"{self.uri}/{path}"
+
+    @abstractmethod
+    def manifest(self, path: str) -> Manifest | None:
+        """The manifest of the artifact at `path`; None if there is none. Raises ArtifactError if it cannot be read."""
+
+    @abstractmethod
+    def list(self, path: str) -> list[str]:
+        """The names of the artifacts right below `path`, sorted."""
+
+    @abstractmethod
+    def local(self, path: str) -> Path:
+        """A local directory with the artifact's files (downloaded once from an object store)."""
+
+    @abstractmethod
+    def _commit(self, path: str, draft: Path, record: Manifest) -> None:
+        """Makes the draft the artifact, atomically. Raises FileExistsError if another writer was first."""
+
+    @abstractmethod
+    def _drafts(self) -> Path:
+        """The local directory of all drafts."""
+
+    @contextlib.contextmanager
+    def draft(self, path: str) -> Iterator[Path]:
+        """The draft directory of an artifact, for one process at a time; a second one waits."""
+        directory = self._drafts() / path.replace("/", "--")
+        directory.mkdir(parents=True, exist_ok=True)
+        with _locked(directory.with_suffix(".lock")):
+            directory.mkdir(exist_ok=True)  # the process we waited for may have published it
+            yield directory
+
+    def publish(self, path: str, draft: Path, record: Manifest) -> Manifest:
+        """Publishes a draft and returns its manifest with its id; an equal artifact that is there already is kept.
+
+        Entries of the draft that begin with a dot (notes of the work) are dropped. Raises CorruptArtifact if another
+        artifact with other content is there: the same request must give the same content.
+        """
+        record = record.identified()
+        for entry in draft.iterdir():
+            if entry.name.startswith("."):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        try:
+            self._commit(path, draft, record)
+        except FileExistsError:
+            present = self.manifest(path)
+            if present is None or present.id != record.id:
+                raise CorruptArtifact(
+                    f"{self.where(path)} exists with content {present.id[:12] if present else '(unreadable)'}, and building "
+                    f"it again gave {record.id[:12]}; delete one of the two, and report this: a stage is not deterministic"
+                ) from None
+            shutil.rmtree(draft, ignore_errors=True)
+            return present
+        return record
+
+
+class LocalStore(Store):
+    """A directory. Publishing is one rename."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.uri = str(self.root)
+
+    def manifest(self, path: str) -> Manifest | None:
+        file = self.root / path / MANIFEST
+        return parse(file.read_bytes(), str(file)) if file.is_file() else None
+
+    def list(self, path: str) -> list[str]:
+        directory = self.root / path
+        if not directory.is_dir():
+            return []
+        return sorted(entry.name for entry in directory.iterdir() if (entry / MANIFEST).is_file())
+
+    def local(self, path: str) -> Path:
+        return self.root / path
+
+    def _drafts(self) -> Path:
+        return self.root / DRAFTS
+
+    def _commit(self, path: str, draft: Path, record: Manifest) -> None:
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(draft / MANIFEST, record.to_json())
+        try:
+            draft.rename(target)
+        except OSError as error:  # a directory with files in it is in the way
+            (draft / MANIFEST).unlink()
+            raise FileExistsError(target) from error
+        _sync_directory(target.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes a file so that it is there whole or not at all, also after a crash of the machine."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """An exclusive lock that the system releases when the process ends, however it ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def open_store(uri: str | Path) -> Store:
+    """The store at a URI: a local path, `file://…` or `s3://bucket/prefix`. Raises InputError for another scheme."""
+    text = str(uri).rstrip("/")
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return LocalStore(Path(text))
+    if scheme == "file":
+        return LocalStore(Path(rest))
+    if scheme == "s3":
+        from manifest.objectstore import S3Store
+
+        return S3Store(text)
+    raise InputError(f"{text}: the scheme {scheme!r} is unknown; give a local path or s3://bucket/prefix")
