@@ -34,7 +34,9 @@ def test_verified_bands_have_the_most_rows_that_reach_the_recall(
 
     possible = [rows for rows in range(1, permutations + 1) if reaches(rows)]
     if possible:
-        assert verified_bands(threshold, permutations, recall) == Bands(permutations // max(possible), max(possible))
+        assert verified_bands(threshold, permutations, recall) == Bands(
+            permutations // max(possible), max(possible)
+        )
     else:
         with pytest.raises(ValueError, match=f"{permutations} permutations"):
             verified_bands(threshold, permutations, recall)
@@ -56,7 +58,7 @@ def test_two_documents_share_a_key_iff_they_agree_in_all_rows_of_a_band(
 
 
 def test_bands_wider_than_the_signature_are_refused() -> None:
-    with pytest.raises(ValueError, match="126.*100"):
+    with pytest.raises(ValueError, match=r"126.*100"):
         band_keys(np.zeros((2, 100), np.uint32), Bands(21, 6))
 
 

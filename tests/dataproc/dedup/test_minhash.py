@@ -53,5 +53,5 @@ def test_a_document_without_shingles_is_not_signed() -> None:
 
 
 def test_an_unknown_scheme_is_refused() -> None:
-    with pytest.raises(ValueError, match="affine64.*affine32"):
+    with pytest.raises(ValueError, match=r"affine64.*affine32"):
         signatures(random_documents([3], seed=0), scheme="affine64")  # type: ignore[arg-type]

@@ -41,7 +41,9 @@ def jaccard(a: set[int], b: set[int]) -> float:
     return len(a & b) / len(a | b)
 
 
-def brute_force(found: Corpus, keys: np.ndarray, docs: np.ndarray, parent: np.ndarray, threshold: float) -> list[int]:
+def brute_force(
+    found: Corpus, keys: np.ndarray, docs: np.ndarray, parent: np.ndarray, threshold: float
+) -> list[int]:
     rows = range(len(keys))
     edges = [
         (docs[i], docs[j])
@@ -170,7 +172,9 @@ def test_a_capped_bucket_compares_only_with_its_first_members() -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(document, min_size=2, max_size=12), st.integers(1, 12))
-def test_a_cap_keeps_the_pairs_with_the_first_members_and_no_others(members: list[set[int]], cap: int) -> None:
+def test_a_cap_keeps_the_pairs_with_the_first_members_and_no_others(
+    members: list[set[int]], cap: int
+) -> None:
     found = corpus(members)
     keys = np.zeros(len(members), np.uint64)
     links = link(keys, found.alone, found.signatures, found.sets, found.alone, threshold=0.5, cap=cap)
@@ -192,7 +196,13 @@ def test_counters_describe_the_buckets() -> None:
 def test_nothing_in_nothing_out() -> None:
     found = corpus([{1}])
     links = link(
-        np.zeros(0, np.uint64), np.zeros(0, np.int64), found.signatures, found.sets, found.alone, threshold=0.8, cap=4
+        np.zeros(0, np.uint64),
+        np.zeros(0, np.int64),
+        found.signatures,
+        found.sets,
+        found.alone,
+        threshold=0.8,
+        cap=4,
     )
     assert links.edges.shape == (0, 2)
     assert links.counters.largest_bucket == 0
@@ -214,5 +224,11 @@ def test_a_cap_below_one_is_refused() -> None:
     found = corpus([{1}])
     with pytest.raises(ValueError, match="cap"):
         link(
-            np.zeros(1, np.uint64), found.alone, found.signatures, found.sets, found.alone, threshold=0.8, cap=0
+            np.zeros(1, np.uint64),
+            found.alone,
+            found.signatures,
+            found.sets,
+            found.alone,
+            threshold=0.8,
+            cap=0,
         )

@@ -1,23 +1,23 @@
 """An artifact by its URI: open it, resolve what it refers to, check its files.
 
-A reference's `uri` is relative to the directory of the artifact that holds it (so a store can be moved as a whole), or
-absolute.
+A reference's `uri` is relative to the directory of the artifact that holds it (so a store can be moved as a
+whole), or absolute.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifest.errors import CorruptArtifact, NotAnArtifact, WrongArtifact
+from manifest.corpus import TokenStream
+from manifest.errors import CorruptArtifact, InputError, NotAnArtifact, WrongArtifact
+from manifest.identity import short
 from manifest.indexed import Shard, open_shard
 from manifest.mixture import Mixture, Stream
-from manifest.record import MANIFEST, FileEntry, Manifest
-from manifest.store import open_store
-from manifest.corpus import TokenStream
+from manifest.record import MANIFEST, Manifest
+from manifest.store import Store, open_store
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,16 @@ class Opened:
     directory: Path
 
 
+def locate(uri: str | Path) -> tuple[Store, str]:
+    """The store that holds the file or directory at `uri`, and its path there."""
+    text = str(uri).removeprefix("file://")
+    text = text.rstrip("/") if "://" in text else os.path.abspath(text)
+    parent, name = posixpath.split(text)
+    if not name or parent.endswith(":/"):
+        raise InputError(f"{uri} is a whole store; give the path of something in it")
+    return open_store(parent), name
+
+
 def open_artifact(uri: str | Path, kind: str | None = None) -> Opened:
     """Opens an artifact (or its manifest.json) and checks the size of every file.
 
@@ -37,20 +47,33 @@ def open_artifact(uri: str | Path, kind: str | None = None) -> Opened:
         WrongArtifact: it is of another kind than `kind`.
         CorruptArtifact, UnknownVersion: it cannot be used.
     """
-    text = str(uri).rstrip("/").removesuffix("/" + MANIFEST)
-    parent, name = posixpath.split(text if "://" in text else str(Path(text).absolute()))
-    store = open_store(parent)
-    manifest = store.manifest(name)
-    if manifest is None:
-        raise NotAnArtifact(
-            f"{text} has no {MANIFEST}, so it is not a published artifact; give the path that the command printed, or run "
-            "that command again if it was stopped"
-        )
-    if kind is not None and manifest.kind != kind:
-        raise WrongArtifact(f"{text} is a {manifest.kind} ({manifest.name}); expected a {kind}")
+    store, name, manifest = _find(uri, kind)
     opened = Opened(store.where(name), manifest, store.local(name))
     _check_sizes(opened)
     return opened
+
+
+def read_manifest(uri: str | Path, kind: str | None = None) -> tuple[str, Manifest]:
+    """The URI and the manifest of an artifact, whatever its files. Raises as `open_artifact` does."""
+    store, name, manifest = _find(uri, kind)
+    return store.where(name), manifest
+
+
+def _find(uri: str | Path, kind: str | None) -> tuple[Store, str, Manifest]:
+    store, name = locate(uri)
+    if name == MANIFEST:
+        store, name = locate(store.uri)
+    manifest = store.manifest(name)
+    if manifest is None:
+        raise NotAnArtifact(
+            f"{store.where(name)} has no {MANIFEST}, so it is not a published artifact; give the path that "
+            "the command printed, or run that command again if it was stopped"
+        )
+    if kind is not None and manifest.kind != kind:
+        raise WrongArtifact(
+            f"{store.where(name)} is a {manifest.kind} ({manifest.name}); expected a {kind}; give its path"
+        )
+    return store, name, manifest
 
 
 def resolve(base: str, uri: str) -> str:
@@ -65,23 +88,35 @@ def resolve(base: str, uri: str) -> str:
 
 def relative_uri(target: str, base: str) -> str:
     """`target` as seen from the artifact at `base`; absolute if they have no store in common."""
-    if "://" in target or "://" in base:
-        if target.partition("://")[0] != base.partition("://")[0]:
-            return target
-        return posixpath.relpath(target.partition("://")[2], base.partition("://")[2])
-    return os.path.relpath(target, base)
+    if "://" not in target and "://" not in base:
+        return os.path.relpath(target, base)
+    if "://" not in target:
+        return os.path.abspath(target)
+    if _bucket(target) != _bucket(base):
+        return target
+    return posixpath.relpath(target.partition("://")[2], base.partition("://")[2])
+
+
+def _bucket(uri: str) -> tuple[str, str]:
+    scheme, _, rest = uri.partition("://")
+    return scheme, rest.partition("/")[0]
 
 
 def verify(uri: str | Path) -> int:
-    """Checks the SHA-256 of every file of an artifact and, for a mixture, of its streams. Returns the bytes read.
+    """Checks the SHA-256 of every file of an artifact and of a mixture's streams. Returns the bytes read.
 
-    Raises CorruptArtifact naming the first file that differs.
+    An object store's files are read from the store, not from the cache. Raises CorruptArtifact for the first
+    file that differs, WrongArtifact for a stream that the mixture was not made with.
     """
-    opened = open_artifact(uri)
-    total = sum(_check_digest(opened.directory, entry) for entry in opened.manifest.files())
-    if isinstance(opened.manifest, Mixture):
-        for stream in opened.manifest.streams.values():
-            total += verify(resolve(opened.uri, stream.uri))
+    store, name, manifest = _find(uri, None)
+    total = sum(
+        _check_digest(store, f"{name}/{file.path}", file.sha256, file.bytes) for file in manifest.files()
+    )
+    if isinstance(manifest, Mixture):
+        for stream in manifest.streams.values():
+            where = resolve(store.where(name), stream.uri)
+            _require_same(where, read_manifest(where)[1], stream)
+            total += verify(where)
     return total
 
 
@@ -93,19 +128,33 @@ def open_streams(mixture: Opened) -> dict[str, TokenStream]:
     manifest = mixture.manifest
     assert isinstance(manifest, Mixture)
     return {
-        name: TokenStream(_shards(resolve(mixture.uri, stream.uri), stream), manifest.block_tokens)
+        name: _open_stream(resolve(mixture.uri, stream.uri), stream, manifest.block_tokens)
         for name, stream in manifest.streams.items()
     }
 
 
+def _open_stream(uri: str, stream: Stream, block_tokens: int) -> TokenStream:
+    tokens = TokenStream(_shards(uri, stream), block_tokens)
+    if (tokens.tokens, tokens.blocks) != (stream.tokens, stream.blocks):
+        raise CorruptArtifact(
+            f"{uri} has {tokens.tokens} tokens in {tokens.blocks} blocks of {block_tokens}; the mixture says "
+            f"{stream.tokens} in {stream.blocks}. Build the mixture again"
+        )
+    return tokens
+
+
 def _shards(uri: str, stream: Stream) -> list[Shard]:
     opened = open_artifact(uri)
-    if opened.manifest.id != stream.id:
-        raise WrongArtifact(
-            f"{uri} has id {opened.manifest.id[:12]}, but the mixture was made with {stream.id[:12]}; restore it, or build "
-            "the mixture again"
-        )
+    _require_same(uri, opened.manifest, stream)
     return [open_shard((opened.directory / shard.bin.path).with_suffix("")) for shard in stream.shards]
+
+
+def _require_same(uri: str, found: Manifest, stream: Stream) -> None:
+    if found.id != stream.id:
+        raise WrongArtifact(
+            f"{uri} has id {short(found.id)}, but the mixture was made with {short(stream.id)}; restore it, "
+            "or build the mixture again"
+        )
 
 
 def _check_sizes(opened: Opened) -> None:
@@ -115,17 +164,20 @@ def _check_sizes(opened: Opened) -> None:
         if found != entry.bytes:
             state = "is missing" if found is None else f"has {found} bytes"
             raise CorruptArtifact(
-                f"{file} {state}; the manifest says {entry.bytes} bytes. Restore it, or delete {opened.uri} and run the "
-                "same build again"
+                f"{file} {state}; the manifest says {entry.bytes} bytes. Restore it, or delete {opened.uri} "
+                "and run the same build again"
             )
 
 
-def _check_digest(directory: Path, entry: FileEntry) -> int:
-    with (directory / entry.path).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != entry.sha256:
+def _check_digest(store: Store, path: str, expected: str, size_bytes: int) -> int:
+    """The bytes of a file whose SHA-256 is the expected one."""
+    try:
+        found = f"has SHA-256 {short(digest)}…" if (digest := store.sha256(path)) != expected else ""
+    except FileNotFoundError:
+        found = "is missing"
+    if found:
         raise CorruptArtifact(
-            f"{directory / entry.path} has SHA-256 {found[:12]}…; the manifest says {entry.sha256[:12]}…. Restore it, or "
-            f"delete {directory} and run the same build again"
+            f"{store.where(path)} {found}; the manifest says {short(expected)}…. Restore it, or delete the "
+            "artifact and run the same build again"
         )
-    return entry.bytes
+    return size_bytes

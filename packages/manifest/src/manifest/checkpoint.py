@@ -2,17 +2,17 @@
 
     step ──► windows of one segment ──► slots ──► blocks of a stream        (order.py from slots on)
 
-A slot holds block_tokens / seq_len windows. A segment's windows are cut into steps of `windows_per_step`; its last step
-takes what is left, so a step never spans two segments and no window is dropped. Nothing here depends on the number of
-workers.
+A slot holds block_tokens / seq_len windows. A segment's windows are cut into steps of `windows_per_step`; its
+last step takes what is left, so a step never spans two segments and no window is dropped. Nothing here
+depends on the number of workers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from manifest.order import OrderRecord
 from manifest.record import FileEntry, Manifest, Model
@@ -40,6 +40,21 @@ class Timeline(Model):
     order: OrderRecord
     paces: tuple[Pace, ...]
 
+    @model_validator(mode="after")
+    def _paces_fit(self) -> Self:
+        if len(self.paces) != len(self.order.segments):
+            raise ValueError(f"{len(self.order.segments)} segments, but {len(self.paces)} paces")
+        first_step = 0
+        for segment, pace in enumerate(self.paces):
+            if self.order.block_tokens % pace.seq_len:
+                raise ValueError(
+                    f"seq_len {pace.seq_len} does not divide blocks of {self.order.block_tokens}"
+                )
+            if pace.first_step != first_step:
+                raise ValueError(f"segment {segment} begins at step {pace.first_step}, not {first_step}")
+            first_step += self.steps(segment)
+        return self
+
     def windows_per_slot(self, segment: int) -> int:
         return self.order.block_tokens // self.paces[segment].seq_len
 
@@ -62,7 +77,9 @@ class Timeline(Model):
             if 0 <= local < self.steps(segment):
                 first = local * pace.windows_per_step
                 return StepWindows(
-                    segment=segment, first=first, stop=min(first + pace.windows_per_step, self.windows(segment))
+                    segment=segment,
+                    first=first,
+                    stop=min(first + pace.windows_per_step, self.windows(segment)),
                 )
         raise IndexError(f"step {step} of a run of {self.total_steps} steps")
 
@@ -81,9 +98,9 @@ class TensorFile(FileEntry):
 class Checkpoint(Manifest):
     """Manifest of kind `checkpoint`, version 1: safetensors and JSON, no pickles.
 
-    step: steps done, so training goes on with step `step`. `weights` holds the parameters, `optimizer` (in full
-    checkpoints) their moments. `state` is what else an exact resume needs: random number generators, group settings,
-    counters.
+    step: steps done, so training goes on with step `step`. `weights` holds the parameters, `optimizer` (in
+    full checkpoints) their moments. `state` is what else an exact resume needs: random number generators,
+    group settings, counters.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
@@ -95,7 +112,7 @@ class Checkpoint(Manifest):
     weights: tuple[TensorFile, ...]
     optimizer: tuple[TensorFile, ...] = ()
     extra: tuple[FileEntry, ...] = ()
-    state: dict[str, Any] = {}
+    state: dict[str, Any] = Field(default_factory=dict)
 
     def files(self) -> Iterator[FileEntry]:
         yield from self.weights

@@ -3,8 +3,8 @@
     blocks  │ 0 │ 1 │ … │ N-1 │     block_tokens each; the last one wraps to the start of the stream
     tokens  └ doc ┘└── doc ──┘└ …
 
-Positions are tokens from the start of the stream. Shards split the documents by ranges of id hash, so a stream of
-several shards is in the same order as one of one shard.
+Positions are tokens from the start of the stream. Shards split the documents by ranges of id hash, so a
+stream of several shards is in the same order as one of one shard.
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ class TokenStream:
             if index is not None:
                 return Span(document_id, base + shard.start(index), base + shard.start(index + 1))
         return None
+
+    def find_content(self, digest: str) -> Iterator[str]:
+        """The ids of the documents whose id ends in a content hash (see `identity.content_id`)."""
+        for shard in self.shards:
+            yield from shard.find_content(digest)
 
     def occurrences(self, span: Span) -> Iterator[tuple[int, int, int]]:
         """Where a span lies in the blocks: (block, first, stop), offsets within the block.

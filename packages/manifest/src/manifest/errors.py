@@ -45,23 +45,27 @@ class ArtifactError(InputError):
     """A published artifact cannot be used."""
 
 
-class NotAnArtifact(ArtifactError):
+class NotAnArtifact(ArtifactError):  # noqa: N818 - these four are named as a user would say them
     """There is no manifest where one was named."""
 
 
-class UnknownVersion(ArtifactError):
+class UnknownVersion(ArtifactError):  # noqa: N818
     """The manifest was written by another version of the contract."""
 
 
-class CorruptArtifact(ArtifactError):
+class CorruptArtifact(ArtifactError):  # noqa: N818
     """The files of an artifact differ from what its manifest says."""
 
 
-class WrongArtifact(ArtifactError):
+class WrongArtifact(ArtifactError):  # noqa: N818
     """The artifact is sound but not the one that is needed here."""
 
 
-_DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "read-only"}
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "read-only",
+}
 
 
 def disk_error(error: OSError) -> InputError | None:
@@ -79,13 +83,17 @@ def disk_error(error: OSError) -> InputError | None:
 def run_command(command: Callable[[], None]) -> int:
     """Runs a command's body and turns what it raises into a message on stderr and an exit code.
 
-    0: done. 2: the user's input is wrong. 1: Winnow failed. 130: interrupted.
+    0: done. 2: the user's input is wrong. 1: Winnow failed. 130: interrupted. 141: stdout was closed.
     With WINNOW_TRACEBACK set, errors keep their traceback.
     """
     try:
         command()
+        sys.stdout.flush()
     except WinnowError as error:
         return _report(error)
+    except BrokenPipeError:  # `manifest show … | head`; a shell gives 141 to what SIGPIPE ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         known = disk_error(error)
         if known is None:

@@ -1,7 +1,7 @@
 """What makes two things the same: canonical JSON, and digests over it.
 
-Identity is content. `id`, `created`, `producer`, and every `uri` say when, where and by whom; they are left out, so
-an artifact keeps its identity when it is moved or made again.
+Identity is content. `id`, `created`, `producer`, and every `uri` say when, where and by whom; they are left
+out, so an artifact keeps its identity when it is moved or made again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def canonical_json(value: Any) -> bytes:
     """The one JSON text of a value: sorted keys, no spaces, UTF-8, shortest floats.
 
     Raises:
-        TypeError: the value holds something without a stable form (a set, bytes, an object, a key that is no string).
+        TypeError: the value holds something without a stable form (a set, bytes, an object, a key that is no
+            string).
         ValueError: a float that is NaN or infinite, or a string with lone surrogates.
     """
     _require_stable(value, "value")
@@ -38,7 +39,9 @@ def _require_stable(value: Any, where: str) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"{where} has the key {key!r} ({type(key).__name__}); canonical JSON has string keys only")
+                raise TypeError(
+                    f"{where} has the key {key!r} ({type(key).__name__}); canonical JSON has string keys only"
+                )
             _require_stable(item, f"{where}.{key}")
         return
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
@@ -70,14 +73,24 @@ def identity(manifest: Mapping[str, Any], leave_out: frozenset[str] = NOT_IDENTI
 def _without(value: Any, keys: frozenset[str]) -> Any:
     if isinstance(value, Mapping):
         return {key: _without(item, keys) for key, item in value.items() if key not in keys}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
         return [_without(item, keys) for item in value]
     return value
 
 
 def hash64(text: str) -> int:
-    """A document id → 64 bits (BLAKE2b). Every sample, split and order of documents is decided by this number."""
+    """A document id → 64 bits (BLAKE2b), which decide every sample, split and order of documents."""
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
+
+
+def content_hash(text: str) -> str:
+    """A text → 128 bits of BLAKE2b as 32 hexadecimal digits."""
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
+
+
+def content_id(source: str, text: str) -> str:
+    """The id of a document of a source without an id field; its further copies end in `.2`, `.3`, …"""
+    return f"{source}/{content_hash(text)}"
 
 
 def short(identifier: str) -> str:

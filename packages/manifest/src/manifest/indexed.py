@@ -3,10 +3,11 @@
     .bin   tokens of all documents, end to end; uint16 when the vocabulary allows, else int32
     .idx   b"MMIDIDX\\0\\0", u64 version 1, u8 dtype code, u64 documents, u64 documents + 1,
            i32 lengths[documents] (tokens), i64 pointers[documents] (bytes), i64 boundaries[documents + 1]
-    .ids   b"WNWIDS\\0\\1", u64 documents, u64 hashes[documents], u64 offsets[documents + 1], UTF-8 ids end to end
+    .ids   b"WNWIDS\\0\\1", u64 documents, u64 hashes[documents], u64 offsets[documents + 1],
+           UTF-8 ids end to end
 
-Documents lie in order of (hash64(id), id), so `.ids` finds a document by binary search, and the same files serve
-Megatron-LM, GPT-NeoX and NeMo. Everything is little-endian and memory-mapped.
+Documents lie in order of (hash64(id), id), so `.ids` finds a document by binary search, and the same files
+serve Megatron-LM, GPT-NeoX and NeMo. Everything is little-endian and memory-mapped.
 """
 
 from __future__ import annotations
@@ -45,13 +46,17 @@ class ShardWriter:
         self._lengths: list[int] = []
         self._hashes: list[int] = []
         self._ids: list[bytes] = []
-        self._bin: BinaryIO = stem.with_suffix(".bin").open("wb")
+        self._bin: BinaryIO = _file(stem, ".bin").open("wb")
 
     def add(self, document_id: str, tokens: npt.ArrayLike) -> None:
         """Appends a document. `tokens` end with the end-of-text token."""
         array = np.ascontiguousarray(tokens, dtype=self.dtype)
+        if isinstance(tokens, np.ndarray):  # NumPy checks lists itself
+            assert np.array_equal(array, tokens), f"{document_id} has a token that {self.dtype} cannot hold"
         key = (hash64(document_id), document_id.encode("utf-8"))
-        assert not self._ids or (self._hashes[-1], self._ids[-1]) < key, "documents come in order of (hash, id)"
+        assert not self._ids or (self._hashes[-1], self._ids[-1]) < key, (
+            "documents come in order of (hash, id)"
+        )
         self._bin.write(array.data)
         self._lengths.append(array.size)
         self._hashes.append(key[0])
@@ -65,7 +70,9 @@ class ShardWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bin.close()
         if kind is None:
             self._write_idx()
@@ -76,7 +83,7 @@ class ShardWriter:
         ends = np.cumsum(lengths, dtype="<i8") * self.dtype.itemsize
         pointers = np.concatenate([np.zeros(1, "<i8"), ends])[:-1]
         code = next(code for code, dtype in DTYPE_CODES.items() if dtype == self.dtype)
-        with self.stem.with_suffix(".idx").open("wb") as file:
+        with _file(self.stem, ".idx").open("wb") as file:
             file.write(IDX_MAGIC)
             file.write(np.array([1], "<u8").tobytes())
             file.write(np.array([code], "u1").tobytes())
@@ -87,7 +94,7 @@ class ShardWriter:
 
     def _write_ids(self) -> None:
         offsets = np.concatenate([[0], np.cumsum([len(i) for i in self._ids], dtype=np.uint64)]).astype("<u8")
-        with self.stem.with_suffix(".ids").open("wb") as file:
+        with _file(self.stem, ".ids").open("wb") as file:
             file.write(IDS_MAGIC)
             file.write(np.array([len(self._ids)], "<u8").tobytes())
             file.write(np.asarray(self._hashes, dtype="<u8").tobytes())
@@ -117,7 +124,8 @@ class Shard:
         return int(self.pointers[index]) // self.tokens.itemsize
 
     def document_id(self, index: int) -> str:
-        return bytes(self.id_bytes[int(self.id_offsets[index]) : int(self.id_offsets[index + 1])]).decode("utf-8")
+        first, stop = int(self.id_offsets[index]), int(self.id_offsets[index + 1])
+        return bytes(self.id_bytes[first:stop]).decode("utf-8")
 
     def find(self, document_id: str) -> int | None:
         """The index of a document, by binary search; None if the shard does not have it."""
@@ -128,6 +136,20 @@ class Shard:
                 return index
             index += 1
         return None
+
+    def find_content(self, digest: str) -> Iterator[str]:
+        """The ids of the documents whose id ends in a content hash. Reads all ids, unlike `find`."""
+        needle = f"/{digest}".encode()
+        step = 1 << 24
+        for base in range(0, self.id_bytes.size, step):
+            chunk = self.id_bytes[base : base + step + len(needle) - 1].tobytes()
+            place = chunk.find(needle)
+            while place >= 0:
+                index = int(np.searchsorted(self.id_offsets, np.uint64(base + place), side="right")) - 1
+                document_id = self.document_id(index)
+                if document_id.rpartition("/")[2].partition(".")[0] == digest:
+                    yield document_id
+                place = chunk.find(needle, place + 1)
 
     def spans(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """The documents in tokens [start, stop): (document, first token, last + 1), clipped to it."""
@@ -142,22 +164,41 @@ class Shard:
 
 def open_shard(stem: Path) -> Shard:
     """Maps `.bin`, `.idx` and `.ids`. Raises CorruptArtifact if they are not what the formats say."""
-    idx, ids = stem.with_suffix(".idx"), stem.with_suffix(".ids")
-    header = _head(idx, 34)
-    if len(header) < 34 or header[:9] != IDX_MAGIC or header[17] not in DTYPE_CODES:
-        raise CorruptArtifact(f"{idx} is not a Megatron index of a dtype that Winnow writes; build the stream again")
-    dtype = DTYPE_CODES[header[17]]
-    documents = int(np.frombuffer(header, "<u8", 1, 18)[0])
-    ids_header = _head(ids, 16)
-    if ids_header[:8] != IDS_MAGIC or int(np.frombuffer(ids_header, "<u8", 1, 8)[0]) != documents:
-        raise CorruptArtifact(f"{ids} does not list the {documents} documents of {idx}; build the stream again")
+    tokens, idx, ids = (_file(stem, suffix) for suffix in (".bin", ".idx", ".ids"))
+    dtype, documents = _idx_header(idx)
+    if _head(ids, 16) != IDS_MAGIC + documents.to_bytes(8, "little"):
+        raise CorruptArtifact(
+            f"{ids} does not list the {documents} documents of {idx}; build the stream again"
+        )
+    lengths = _map(idx, np.dtype("<i4"), 34, documents)
+    pointers = _map(idx, np.dtype("<i8"), 34 + 4 * documents, documents)
+    offsets = _map(ids, np.dtype("<u8"), 16 + 8 * documents, documents + 1)
+    token_bytes = int(pointers[-1]) + int(lengths[-1]) * dtype.itemsize if documents else 0
+    _require_size(tokens, token_bytes)
+    _require_size(idx, 34 + 20 * documents + 8)
+    _require_size(ids, 16 + 8 * (2 * documents + 1) + int(offsets[-1]))
     return Shard(
-        tokens=_map(stem.with_suffix(".bin"), dtype),
-        pointers=_map(idx, np.dtype("<i8"), 34 + 4 * documents, documents),
+        tokens=_map(tokens, dtype, 0, token_bytes // dtype.itemsize),
+        pointers=pointers,
         hashes=_map(ids, np.dtype("<u8"), 16, documents),
-        id_offsets=_map(ids, np.dtype("<u8"), 16 + 8 * documents, documents + 1),
-        id_bytes=_map(ids, np.dtype("u1"), 16 + 8 * (2 * documents + 1)),
+        id_offsets=offsets,
+        id_bytes=_map(ids, np.dtype("u1"), 16 + 8 * (2 * documents + 1), int(offsets[-1])),
     )
+
+
+def _file(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)  # not with_suffix: a stem may have dots of its own
+
+
+def _idx_header(idx: Path) -> tuple[np.dtype[np.generic], int]:
+    """The dtype of the tokens and the number of documents."""
+    header = _head(idx, 34)
+    version = IDX_MAGIC + (1).to_bytes(8, "little")
+    if len(header) < 34 or not header.startswith(version) or header[17] not in DTYPE_CODES:
+        raise CorruptArtifact(
+            f"{idx} is not a Megatron index of a dtype that Winnow writes; build the stream again"
+        )
+    return DTYPE_CODES[header[17]], int.from_bytes(header[18:26], "little")
 
 
 def _head(path: Path, size: int) -> bytes:
@@ -165,11 +206,15 @@ def _head(path: Path, size: int) -> bytes:
         return file.read(size)
 
 
-def _map(path: Path, dtype: np.dtype[Any], offset: int = 0, count: int | None = None) -> npt.NDArray[Any]:
-    size = path.stat().st_size
-    count = (size - offset) // dtype.itemsize if count is None else count
-    if offset + count * dtype.itemsize > size:
-        raise CorruptArtifact(f"{path} has {size} bytes, but its header speaks of more; build the stream again")
+def _map(path: Path, dtype: np.dtype[Any], offset: int, count: int) -> npt.NDArray[Any]:
+    if offset + count * dtype.itemsize > path.stat().st_size:
+        raise CorruptArtifact(f"{path} ends before what its header speaks of; build the stream again")
     if count == 0:
         return np.zeros(0, dtype)
     return np.asarray(np.memmap(path, dtype, "r", offset=offset, shape=(count,)))
+
+
+def _require_size(path: Path, expected: int) -> None:
+    found = path.stat().st_size
+    if found != expected:
+        raise CorruptArtifact(f"{path} has {found} bytes; expected {expected}. Build the stream again")

@@ -1,9 +1,9 @@
 """How the draws of several views are laid over the slots of a segment.
 
-View s draws n_s blocks. Its k-th draw is the event (s, k) at virtual time (2k+1) / 2n_s, the middle of the k-th of n_s
-equal parts of [0, 1). The slots are all events in order of (time, s), compared in exact integers. So every view is
-drawn exactly n_s times, and its count in every prefix stays within 1 + w_s·S/2 of its share w_s (S views): in virtual
-time each count is within ½ of its line.
+View s draws n_s blocks. Its k-th draw is the event (s, k) at virtual time (2k+1) / 2n_s, the middle of the
+k-th of n_s equal parts of [0, 1). The slots are all events in order of (time, s), compared in exact integers.
+So every view is drawn exactly n_s times, and its count in every prefix stays within 1 + w_s·S/2 of its share
+w_s (S views): in virtual time each count is within ½ of its line.
 
 `counts` below is (n_0 … n_{S-1}), all positive.
 """
@@ -57,7 +57,7 @@ def prefix(counts: Counts, slots: int) -> list[int]:
 
 
 def _near(counts: Counts, slot: int) -> tuple[list[int], int]:
-    """The draws of each view up to and with virtual time slot / N, and how many more than `slot` these are (± S/2)."""
+    """The draws of each view up to virtual time slot / N, and how many more than `slot` these are (± S/2)."""
     total = sum(counts)
     taken = [(2 * n * slot + total) // (2 * total) for n in counts]
     return taken, sum(taken) - slot

@@ -1,7 +1,7 @@
 """The mixture: the one manifest that crosses from data to training.
 
-Phases draw whole blocks of `block_tokens` tokens from views; a view is a stream, perhaps transformed when it is read;
-a stream is the tokens of a source (or of a slice of it) as shards in Megatron's indexed format.
+Phases draw whole blocks of `block_tokens` tokens from views; a view is a stream, perhaps transformed when it
+is read; a stream is the tokens of a source (or of a slice of it) as shards in Megatron's indexed format.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Tokenizer(Model):
 
 
 class TokenShard(Model):
-    """One shard of a stream: Megatron's `.bin` and `.idx`, `.ids` (documents), and `.mask` where an answer is learned."""
+    """One shard of a stream; see indexed.py. `mask` is there where only a part of a document is learned."""
 
     bin: FileEntry
     idx: FileEntry
@@ -38,7 +38,7 @@ class TokenShard(Model):
 
 
 class Stream(Model):
-    """The tokens of a source, end to end, documents in order of id hash. `blocks` = ⌈tokens / block_tokens⌉."""
+    """The tokens of a source, end to end, in order of id hash. `blocks` = ⌈tokens / block_tokens⌉."""
 
     uri: str
     id: str
@@ -58,7 +58,7 @@ class View(Model):
 
 
 class Phase(Model):
-    """A phase: how many blocks it draws from each view. `seed` is the order's seed unless the run names another."""
+    """How many blocks a phase draws from each view. `seed` is the order's, unless the run names another."""
 
     name: str
     seed: int = 0
@@ -79,17 +79,21 @@ class Mixture(Manifest):
     views: dict[str, View]
     phases: tuple[Phase, ...]
     heldout: Reference | None = None
-    summary: dict[str, Any] = {}
+    summary: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         for name, view in self.views.items():
             if view.stream not in self.streams:
-                raise ValueError(f"view {name!r} reads stream {view.stream!r}, which the mixture does not have")
+                raise ValueError(
+                    f"view {name!r} reads stream {view.stream!r}, which the mixture does not have"
+                )
         for phase in self.phases:
             for name, blocks in phase.draw.items():
                 if name not in self.views:
-                    raise ValueError(f"phase {phase.name!r} draws from view {name!r}, which the mixture does not have")
+                    raise ValueError(
+                        f"phase {phase.name!r} draws from view {name!r}, which the mixture does not have"
+                    )
                 if blocks < 0:
                     raise ValueError(f"phase {phase.name!r} draws {blocks} blocks from {name!r}")
         names = [phase.name for phase in self.phases]

@@ -3,11 +3,11 @@
     slot ──interleave──► (view, k) ──ranges──► position on the stream ──π of the epoch──► block
     block ──π⁻¹──► position, per epoch ──ranges──► (view, k) ──rank──► slot
 
-A run's *order record* is a list of segments: which mixture and phase, from which slot on, how many blocks each view
-draws, and where on its stream. A stream is an endless tape: position p is block π(p mod N) in epoch p ÷ N, so epoch e is
-spent before e + 1 begins. Views of one stream take consecutive ranges of its tape. A later segment goes on where the
-earlier stopped, also when the earlier one was cut short (`replace_from`): what a cut segment left of its ranges is taken
-up first. So nothing is read twice and nothing is lost.
+A run's *order record* is a list of segments: which mixture and phase, from which slot on, how many blocks
+each view draws, and where on its stream. A stream is an endless tape: position p is block π(p mod N) in epoch
+p ÷ N, so epoch e is spent before e + 1 begins. Views of one stream take consecutive ranges of its tape. A
+later segment goes on where the earlier stopped, also when the earlier one was cut short (`replace_from`):
+what a cut segment left of its ranges is taken up first. So nothing is read twice and nothing is lost.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Segment(Model):
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Blocks that each draw plans; the interleaving is over the plan, also when the segment is cut short."""
+        """Blocks that each draw plans. The interleaving is over the plan, also of a segment that is cut."""
         return tuple(draw.blocks for draw in self.draws)
 
     @property
@@ -103,7 +103,7 @@ class OrderRecord(Model):
 
 @dataclass(frozen=True)
 class Read:
-    """What a slot reads: a block of a stream (its tokens id), through a view, as the k-th draw of that view."""
+    """What a slot reads: a block of a stream (its tokens id), as the k-th draw of a view."""
 
     slot: int
     segment: int
@@ -155,12 +155,17 @@ def _draws_of(seed: int, draw: Draw, block: int) -> Iterator[int]:
 
 
 def append(
-    record: OrderRecord, *, mixture: str, phase: str, draws: Mapping[str, int], streams: Mapping[str, tuple[str, int]]
+    record: OrderRecord,
+    *,
+    mixture: str,
+    phase: str,
+    draws: Mapping[str, int],
+    streams: Mapping[str, tuple[str, int]],
 ) -> OrderRecord:
     """The record with one more segment at its end.
 
-    draws: blocks per view; views that draw none are left out. streams: for each view the id and the blocks of its stream.
-    Streams that the record has read before go on where they stopped; others start at 0.
+    draws: blocks per view; views that draw none are left out. streams: for each view the id and the blocks of
+    its stream. Streams that the record has read before go on where they stopped; others start at 0.
     """
     tapes: dict[str, _Tape] = {}
     taken: list[Draw] = []
@@ -177,7 +182,7 @@ def append(
 
 
 def replace_from(record: OrderRecord, slot: int) -> OrderRecord:
-    """The record cut at a slot: what lies before stays, what comes after is given back. Append the new segments to it."""
+    """The record cut at a slot: what comes after is given back. Append the new segments to it."""
     if not 0 <= slot <= record.slots:
         raise IndexError(f"slot {slot} of an order of {record.slots} slots")
     kept = tuple(segment for segment in record.segments if segment.first_slot < slot)
@@ -189,7 +194,7 @@ def replace_from(record: OrderRecord, slot: int) -> OrderRecord:
 
 
 class _Tape:
-    """What of a stream has not been drawn yet: ranges that cut segments gave back, then everything from `cursor` on."""
+    """What of a stream is not drawn yet: ranges that cut segments gave back, then all from `cursor` on."""
 
     def __init__(self) -> None:
         self.given_back: list[Range] = []
@@ -223,7 +228,11 @@ def _tape(record: OrderRecord, stream: str) -> _Tape:
     """The tape of a stream after the last segment of a record."""
     tape = _Tape()
     for segment in record.segments:
-        draws = [(draw, taken) for draw, taken in zip(segment.draws, segment.taken, strict=True) if draw.stream == stream]
+        draws = [
+            (draw, taken)
+            for draw, taken in zip(segment.draws, segment.taken, strict=True)
+            if draw.stream == stream
+        ]
         for draw, _ in draws:
             assert tape.take(draw.blocks) == draw.ranges, "an order record's ranges follow from its segments"
         for draw, taken in draws:

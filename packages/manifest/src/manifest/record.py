@@ -1,7 +1,7 @@
 """The manifest of an artifact: what it is, what made it, from what, with which content.
 
-`manifest.json` is written last; without it the directory does not exist. Its `id` is its content (see identity.py):
-the same recipe over the same raw content has the same ids wherever and whenever it is built.
+`manifest.json` is written last; without it the directory does not exist. Its `id` is its content (see
+identity.py): the same recipe over the same raw content has the same ids wherever and whenever it is built.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from manifest.errors import CorruptArtifact, UnknownVersion
-from manifest.identity import NOT_IDENTITY_ANYWHERE, digest_of, identity
+from manifest.identity import NOT_IDENTITY_ANYWHERE, digest_of, identity, short
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION: Final = 1
 
 
 class Model(BaseModel):
@@ -47,7 +47,7 @@ class FileEntry(Model):
 
 
 class Shard(FileEntry):
-    """A file of rows. `digest` is over the canonical rows, so it outlives a change of compression or writer."""
+    """A file of rows. `digest` is over the canonical rows: another compression or writer keeps it."""
 
     rows: int
     digest: str
@@ -86,7 +86,8 @@ class Manifest(Model):
 
     def content_id(self) -> str:
         """The id that the content gives, whatever the field `id` says."""
-        return identity(self.model_dump(mode="json"), self.NOT_IDENTITY)
+        # Not mode="json": it would make lists of sets and strings of bytes, and hide what has no stable form.
+        return identity(self.model_dump(mode="python"), self.NOT_IDENTITY)
 
     def to_json(self) -> bytes:
         """The bytes of manifest.json: indented, in declared order."""
@@ -96,8 +97,8 @@ class Manifest(Model):
 class Artifact(Manifest):
     """The manifest of a stage's output.
 
-    fingerprint: what was asked (stage, its version, resolved config, ids of the inputs, versions of the libraries that
-    shape the output). It names the directory. digest: what came out, over canonical rows.
+    fingerprint: what was asked (stage, its version, resolved config, ids of the inputs, versions of the
+    libraries that shape the output). It names the directory. digest: what came out, over canonical rows.
     """
 
     # A Parquet file's bytes depend on its writer; its rows are in `digest`.
@@ -123,7 +124,9 @@ def fingerprint(
 
 def digest_of_shards(shards: tuple[Shard, ...]) -> str:
     """The digest of an artifact: over the names, row counts and digests of its shards, in order of name."""
-    return digest_of([[shard.path, shard.rows, shard.digest] for shard in sorted(shards, key=lambda s: s.path)])
+    return digest_of(
+        [[shard.path, shard.rows, shard.digest] for shard in sorted(shards, key=lambda s: s.path)]
+    )
 
 
 def now() -> str:
@@ -143,23 +146,27 @@ def parse(data: bytes, where: str) -> Manifest:
     try:
         fields = json.loads(data)
     except ValueError as error:
-        raise CorruptArtifact(f"{where} is not JSON ({error}); delete the directory and build it again") from error
+        raise CorruptArtifact(
+            f"{where} is not JSON ({error}); delete the directory and build it again"
+        ) from error
     found = fields.get("version") if isinstance(fields, dict) else None
     if found != VERSION:
         raise UnknownVersion(
             f"{where} has version {found!r}; this Winnow reads version {VERSION}. "
             "Use the Winnow that made it, or build it again"
         )
-    model = KINDS.get(fields.get("kind"), Artifact)
+    model = KINDS.get(str(fields.get("kind")), Artifact)
     try:
         record = model.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise CorruptArtifact(f"{where}: field {field}: {first['msg']}; delete the directory and build it again") from error
+        raise CorruptArtifact(
+            f"{where}: field {field}: {first['msg']}; delete the directory and build it again"
+        ) from error
     if record.id != record.content_id():
         raise CorruptArtifact(
-            f"{where} says id {record.id[:12]}, but its content has id {record.content_id()[:12]}: it was changed after "
-            "publishing. Restore it, or delete the directory and build it again"
+            f"{where} says id {short(record.id)}, but its content has id {short(record.content_id())}: it "
+            "was changed after publishing. Restore it, or delete the directory and build it again"
         )
     return record

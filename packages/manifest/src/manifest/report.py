@@ -1,4 +1,4 @@
-"""The manifest of a report: scores with their intervals, and the checkpoint and documents that they stand on."""
+"""The manifest of a report: scores with their intervals, and the checkpoint that they stand on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from manifest.record import FileEntry, Manifest, Model
 
 
 class Score(Model):
-    """One number of a report. [low, high] is the `confidence` interval; `count` says how many `unit`s it is over."""
+    """One number of a report, over `count` `unit`s. [low, high] is its `confidence` interval."""
 
     task: str
     source: str
@@ -26,12 +26,12 @@ class Score(Model):
 
 
 class Report(Manifest):
-    """Manifest of kind `report`, version 1. `files` holds report.html, report.md and the rows behind each score."""
+    """Manifest of kind `report`, version 1. `pages` hold report.html, report.md and the rows."""
 
     kind: Literal["report"] = "report"
     scores: tuple[Score, ...]
     pages: tuple[FileEntry, ...] = ()
-    summary: dict[str, Any] = {}
+    summary: dict[str, Any] = Field(default_factory=dict)
 
     def files(self) -> Iterator[FileEntry]:
         return iter(self.pages)

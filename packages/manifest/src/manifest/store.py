@@ -3,21 +3,24 @@
     draft(path)   a local directory to write in; what a killed attempt finished is still there
     publish(...)  the whole draft appears at once, its manifest last; before that nothing exists
 
-Local: the draft is renamed. S3: shards are uploaded, then the manifest is created *if absent*, which is the commit lock:
-of two writers one wins, and the other takes the winner's artifact if it is the same.
+Local: the draft is renamed. S3: shards are uploaded, then the manifest is created *if absent*, which is the
+commit lock: of two writers one wins, and the other takes the winner's artifact if it is the same.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import hashlib
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from manifest.errors import CorruptArtifact, InputError
+from manifest.identity import short
 from manifest.record import MANIFEST, Manifest, parse
 
 DRAFTS = ".drafts"
@@ -34,11 +37,23 @@ class Store(ABC):
 
     @abstractmethod
     def manifest(self, path: str) -> Manifest | None:
-        """The manifest of the artifact at `path`; None if there is none. Raises ArtifactError if it cannot be read."""
+        """The manifest of the artifact at `path`; None if there is none. Raises ArtifactError."""
 
     @abstractmethod
     def list(self, path: str) -> list[str]:
         """The names of the artifacts right below `path`, sorted."""
+
+    @abstractmethod
+    def folders(self, path: str) -> Sequence[str]:
+        """The names of the directories right below `path`, artifacts or not, sorted."""
+
+    @abstractmethod
+    def exists(self, path: str) -> bool:
+        """Whether there is a file or a directory at `path`."""
+
+    @abstractmethod
+    def sha256(self, path: str) -> str:
+        """The SHA-256 of a file, read from where it is stored. Raises FileNotFoundError."""
 
     @abstractmethod
     def local(self, path: str) -> Path:
@@ -57,17 +72,21 @@ class Store(ABC):
         """The draft directory of an artifact, for one process at a time; a second one waits."""
         directory = self._drafts() / path.replace("/", "--")
         directory.mkdir(parents=True, exist_ok=True)
-        with _locked(directory.with_suffix(".lock")):
+        with locked(directory.with_name(directory.name + ".lock")):
             directory.mkdir(exist_ok=True)  # the process we waited for may have published it
             yield directory
 
     def publish(self, path: str, draft: Path, record: Manifest) -> Manifest:
-        """Publishes a draft and returns its manifest with its id; an equal artifact that is there already is kept.
+        """Publishes a draft and returns its manifest with its id; an equal artifact already there is kept.
 
-        Entries of the draft that begin with a dot (notes of the work) are dropped. Raises CorruptArtifact if another
-        artifact with other content is there: the same request must give the same content.
+        Entries of the draft that begin with a dot (notes of the work) are dropped. Raises CorruptArtifact if
+        another artifact with other content is there: the same request must give the same content.
         """
         record = record.identified()
+        for file in record.files():
+            assert (draft / file.path).stat().st_size == file.bytes, (
+                f"{file.path} of the draft is not as listed"
+            )
         for entry in draft.iterdir():
             if entry.name.startswith("."):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -75,10 +94,15 @@ class Store(ABC):
             self._commit(path, draft, record)
         except FileExistsError:
             present = self.manifest(path)
-            if present is None or present.id != record.id:
+            if present is None:
                 raise CorruptArtifact(
-                    f"{self.where(path)} exists with content {present.id[:12] if present else '(unreadable)'}, and building "
-                    f"it again gave {record.id[:12]}; delete one of the two, and report this: a stage is not deterministic"
+                    f"{self.where(path)} holds files but no {MANIFEST}, so it is no artifact, and none can "
+                    "be published there; move it away, and run the same command again"
+                ) from None
+            if present.id != record.id:
+                raise CorruptArtifact(
+                    f"{self.where(path)} exists with content {short(present.id)}, and building it again gave "
+                    f"{short(record.id)}; delete one of the two, and report this: a stage is random"
                 ) from None
             shutil.rmtree(draft, ignore_errors=True)
             return present
@@ -102,6 +126,19 @@ class LocalStore(Store):
             return []
         return sorted(entry.name for entry in directory.iterdir() if (entry / MANIFEST).is_file())
 
+    def folders(self, path: str) -> Sequence[str]:
+        directory = self.root / path
+        if not directory.is_dir():
+            return []
+        return sorted(entry.name for entry in directory.iterdir() if entry.is_dir())
+
+    def exists(self, path: str) -> bool:
+        return (self.root / path).exists()
+
+    def sha256(self, path: str) -> str:
+        with (self.root / path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def local(self, path: str) -> Path:
         return self.root / path
 
@@ -111,13 +148,17 @@ class LocalStore(Store):
     def _commit(self, path: str, draft: Path, record: Manifest) -> None:
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
+        for file in record.files():
+            _sync(draft / file.path)
         write_atomic(draft / MANIFEST, record.to_json())
         try:
             draft.rename(target)
-        except OSError as error:  # a directory with files in it is in the way
+        except OSError as error:
             (draft / MANIFEST).unlink()
-            raise FileExistsError(target) from error
-        _sync_directory(target.parent)
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):  # something is in the way
+                raise FileExistsError(target) from error
+            raise
+        _sync(target.parent)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -128,10 +169,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-    _sync_directory(path.parent)
+    _sync(path.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def _sync(path: Path) -> None:
+    """Waits until a file, or the entries of a directory, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -140,7 +182,7 @@ def _sync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """An exclusive lock that the system releases when the process ends, however it ends."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -148,8 +190,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def open_store(uri: str | Path) -> Store:
-    """The store at a URI: a local path, `file://…` or `s3://bucket/prefix`. Raises InputError for another scheme."""
-    text = str(uri).rstrip("/")
+    """The store at a local path, `file://…` or `s3://bucket/prefix`. Raises InputError for another scheme."""
+    text = str(uri).rstrip("/") or "/"
     scheme, separator, rest = text.partition("://")
     if not separator:
         return LocalStore(Path(text))

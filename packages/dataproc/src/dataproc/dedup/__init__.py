@@ -1,0 +1,1 @@
+"""Texts → clusters of near-duplicates: shingles, signatures, bands, verified pairs, components."""

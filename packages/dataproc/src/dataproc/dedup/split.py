@@ -1,0 +1,171 @@
+"""Which documents are held out, and what is left for training.
+
+in:  documents/<source>, clusters/global        out: heldout/<recipe>: `heldout-*` (documents), `excluded-*` (id, source,
+                                                     heldout: the held-out document that it is a near-duplicate of)
+in:  documents/<source>, ledger, heldout        out: deduped/<source> (documents)
+
+Whole verified global clusters are held out (a document without near-duplicates is a cluster of one), chosen by a hash of
+their smallest id: so the set is the same for every scope, and no training document is a near-duplicate of a held-out one.
+Of each cluster one document is held, the first in keep order; the others are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from manifest.identity import hash64
+from manifest.record import Model, Shard
+
+from dataproc.dedup.keep import ranked, read_clusters
+from dataproc.documents import DOCUMENTS, ShardWriter, batches
+from dataproc.recipe import Holdout
+from dataproc.stage import Draft, Made
+from dataproc.workers import Workers
+
+HOLDOUT_STAGE = "holdout/1"
+DEDUPED_STAGE = "dedupe/1"
+EXCLUDED = pa.schema([("id", pa.string()), ("source", pa.string()), ("heldout", pa.string())])
+
+
+class Chosen(Model):
+    """Documents of a shard whose own id is chosen: (hash of the id, id), ascending."""
+
+    ids: tuple[tuple[int, str], ...]
+    documents: int
+
+
+class Written(Model):
+    shards: tuple[Shard, ...]
+    documents: int
+    text_bytes: int
+
+
+def holdout(
+    clusters: Sequence[Path],
+    sources: Sequence[tuple[str, Sequence[Path]]],
+    *,
+    config: Holdout,
+    keep: Sequence[str],
+    workers: Workers,
+    draft: Draft,
+) -> Made:
+    """The stage. sources: (name, shards of documents), in recipe order."""
+    limit = int(config.fraction * 2**64)
+    members = ranked(read_clusters(clusters), keep, [name for name, _ in sources])
+    shards = [(name, shard) for name, shard_list in sources for shard in shard_list]
+    chosen = workers.map(
+        partial(_chosen, limit=limit),
+        [s for _, s in shards],
+        result=Chosen,
+        notes=draft.notes / "chosen",
+        label="hold-out",
+    )
+    total = {name: 0 for name, _ in sources}
+    singles: list[tuple[int, str, str]] = []
+    clustered = set(members["id"])
+    for (name, _), found in zip(shards, chosen, strict=True):
+        total[name] += found.documents
+        singles += [(key, identifier, name) for key, identifier in found.ids if identifier not in clustered]
+    held, excluded = _within_share(singles, members, limit, total, config.max_share)
+    taken = draft.scratch / "held.parquet"
+    pl.DataFrame({"id": sorted(held)}, schema={"id": pl.String}).write_parquet(taken)
+    written = workers.map(
+        partial(_write, ids=taken, keep=True, draft=draft.path, stem="heldout"),
+        list(enumerate(s for _, s in shards)),
+        result=Written,
+        notes=draft.notes / "written",
+        label="held-out documents",
+    )
+    writer = ShardWriter(draft.path, "excluded", EXCLUDED)
+    writer.write(pa.Table.from_pylist(excluded, schema=EXCLUDED))
+    by_source = {
+        name: {
+            "heldout": sum(w.documents for (n, _), w in zip(shards, written, strict=True) if n == name),
+            "excluded": sum(1 for row in excluded if row["source"] == name),
+        }
+        for name, _ in sources
+    }
+    summary = {"heldout": len(held), "excluded": len(excluded), "sources": by_source}
+    return Made((*(s for w in written for s in w.shards), *writer.close()), summary)
+
+
+def _chosen(shard: Path, *, limit: int) -> Chosen:
+    keys = [(_key(i), i) for batch in batches(shard, ["id"]) for i in batch["id"].to_pylist()]
+    return Chosen(ids=tuple(sorted(pair for pair in keys if pair[0] < limit)), documents=len(keys))
+
+
+def _key(identifier: str) -> int:
+    """The hash that decides the hold-out; apart from the one that orders documents in a stream."""
+    return hash64(f"holdout/{identifier}")
+
+
+def _within_share(
+    singles: list[tuple[int, str, str]],
+    members: pl.DataFrame,
+    limit: int,
+    total: dict[str, int],
+    max_share: float,
+) -> tuple[set[str], list[dict[str, str]]]:
+    """Takes clusters in order of their hash as long as no source loses more than its share. → held ids, excluded rows."""
+    clusters: list[tuple[int, list[tuple[str, str]]]] = [(key, [(i, source)]) for key, i, source in singles]
+    for (smallest,), rows in members.group_by("cluster", maintain_order=True):
+        key = _key(str(smallest))
+        if key < limit:
+            clusters.append((key, list(rows.select("id", "source").iter_rows())))
+    lost = dict.fromkeys(total, 0)
+    held: set[str] = set()
+    excluded: list[dict[str, str]] = []
+    for _, cluster in sorted(clusters):
+        after = dict(lost)
+        for _, source in cluster:
+            after[source] += 1
+        if any(after[source] > max_share * total[source] for _, source in cluster):
+            continue
+        lost = after
+        held.add(cluster[0][0])
+        excluded += [{"id": i, "source": source, "heldout": cluster[0][0]} for i, source in cluster[1:]]
+    return held, excluded
+
+
+def dedupe(
+    shards: Sequence[Path],
+    drop: pl.Series,
+    *,
+    workers: Workers,
+    draft: Draft,
+) -> Made:
+    """The stage: a source's documents without the ids in `drop`."""
+    dropped = draft.scratch / "dropped.parquet"
+    pl.DataFrame({"id": drop.cast(pl.String).unique().sort()}).write_parquet(dropped)
+    written = workers.map(
+        partial(_write, ids=dropped, keep=False, draft=draft.path, stem="documents"),
+        list(enumerate(shards)),
+        result=Written,
+        notes=draft.notes / "written",
+        label="deduped documents",
+    )
+    summary = {
+        "documents": sum(w.documents for w in written),
+        "text_bytes": sum(w.text_bytes for w in written),
+    }
+    return Made(tuple(s for w in written for s in w.shards), summary)
+
+
+def _write(numbered: tuple[int, Path], *, ids: Path, keep: bool, draft: Path, stem: str) -> Written:
+    """The rows of a shard whose id is (keep) or is not (not keep) among `ids`."""
+    number, shard = numbered
+    wanted = pl.read_parquet(ids)["id"].to_arrow().cast(pa.string())
+    writer = ShardWriter(draft, f"{stem}-{number:05d}", DOCUMENTS)
+    documents = text_bytes = 0
+    for batch in batches(shard):
+        among = pc.is_in(batch["id"], value_set=wanted)
+        kept = batch.filter(among if keep else pc.invert(among))
+        writer.write(kept)
+        documents += kept.num_rows
+        text_bytes += int(pc.sum(pc.binary_length(kept["text"])).as_py() or 0)
+    return Written(shards=writer.close(), documents=documents, text_bytes=text_bytes)

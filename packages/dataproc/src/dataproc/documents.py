@@ -1,0 +1,133 @@
+"""Rows in Parquet: how shards of an artifact are written, read and digested.
+
+A document is one row: id, text, source, meta (canonical JSON of the record's other fields).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from manifest.identity import digest_of
+from manifest.record import Shard
+
+DOCUMENTS = pa.schema(
+    [("id", pa.string()), ("text", pa.large_string()), ("source", pa.string()), ("meta", pa.string())]
+)
+BATCH_ROWS = 2048
+
+
+class RowDigest:
+    """The digest of a table by its rows: the same however the rows were batched, compressed or encoded.
+
+    Per column, lengths and bytes are hashed apart, so that no two tables of one schema share a stream.
+    """
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.schema = schema
+        self.rows = 0
+        self._hashers = [(hashlib.sha256(), hashlib.sha256()) for _ in schema]
+
+    def update(self, table: pa.Table | pa.RecordBatch) -> None:
+        self.rows += table.num_rows
+        for column, (lengths, values) in zip(table.columns, self._hashers, strict=True):
+            for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+                _hash_array(chunk, lengths, values)
+
+    def hexdigest(self) -> str:
+        columns = [
+            [field.name, str(field.type), lengths.hexdigest(), values.hexdigest()]
+            for field, (lengths, values) in zip(self.schema, self._hashers, strict=True)
+        ]
+        return digest_of([self.rows, columns])
+
+
+def _hash_array(array: pa.Array, lengths: Any, values: Any) -> None:
+    assert array.null_count == 0, "shards have no nulls"
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        array = array.cast(pa.large_binary())
+        offsets, data = array.buffers()[1:]
+        ends = memoryview(offsets).cast("q")[array.offset : array.offset + len(array) + 1] if len(array) else []
+        lengths.update(pc.binary_length(array).to_numpy().astype("<u8").tobytes())
+        if len(array) and data is not None:
+            values.update(memoryview(data)[ends[0] : ends[-1]])
+        return
+    if pa.types.is_fixed_size_binary(array.type):
+        width = array.type.byte_width
+        data = array.buffers()[1]
+        if len(array):
+            values.update(memoryview(data)[array.offset * width : (array.offset + len(array)) * width])
+        return
+    values.update(array.to_numpy(zero_copy_only=False).tobytes())
+
+
+class ShardWriter:
+    """Writes rows into shards `<stem>-00000.parquet`, …, each closed when it holds `shard_bytes` of Arrow memory.
+
+    A shard appears under its name when it is whole.
+    """
+
+    def __init__(self, directory: Path, stem: str, schema: pa.Schema, *, shard_bytes: int = 256_000_000) -> None:
+        self.directory, self.stem, self.schema, self.shard_bytes = directory, stem, schema, shard_bytes
+        self.shards: list[Shard] = []
+        self._writer: pq.ParquetWriter | None = None
+        self._bytes = 0
+
+    def write(self, batch: pa.RecordBatch | pa.Table) -> None:
+        if batch.num_rows == 0:
+            return
+        if self._writer is None:
+            self._open()
+        assert self._writer is not None
+        table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
+        table = table.cast(self.schema)
+        self._writer.write_table(table, row_group_size=BATCH_ROWS)
+        self._digest.update(table)
+        self._bytes += table.nbytes
+        if self._bytes >= self.shard_bytes:
+            self.close()
+
+    def close(self) -> tuple[Shard, ...]:
+        """Closes the open shard, if any, and returns all of them."""
+        if self._writer is not None:
+            self._writer.close()
+            self._aside.replace(self._path)
+            self.shards.append(
+                Shard(
+                    path=self._path.name,
+                    rows=self._digest.rows,
+                    digest=self._digest.hexdigest(),
+                    bytes=self._path.stat().st_size,
+                    sha256=file_sha256(self._path),
+                )
+            )
+            self._writer = None
+        return tuple(self.shards)
+
+    def _open(self) -> None:
+        self._path = self.directory / f"{self.stem}-{len(self.shards):05d}.parquet"
+        self._aside = self._path.with_suffix(".tmp")
+        self._writer = pq.ParquetWriter(self._aside, self.schema, compression="zstd", use_dictionary=False)
+        self._digest = RowDigest(self.schema)
+        self._bytes = 0
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of a shard, a few thousand at a time."""
+    with pq.ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns) if columns else None)
+
+
+def rows_of(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A shard as one table (for shards of ids, signatures and the like, not of text)."""
+    return pq.read_table(path, columns=list(columns) if columns else None)

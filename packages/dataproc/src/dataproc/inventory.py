@@ -1,0 +1,65 @@
+"""The raw files of a recipe with their SHA-256, which is what makes two builds the same build.
+
+Hashes are kept in the store's cache by (URI, size, time of change), so a second build reads no raw file that it knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from manifest.store import LocalStore, write_atomic
+
+from dataproc import progress
+from dataproc.raw import RawFile, RawRoot, sha256_of
+from dataproc.recipe import DataRecipe
+from dataproc.stage import Build
+
+CACHE = ".cache"
+
+
+def inventory(recipe: DataRecipe, raw: str, build: Build) -> dict[str, list[RawFile]]:
+    """The files of each source. Raises DataError if a source has none, InputError if `raw` cannot be opened."""
+    root = RawRoot(raw)
+    files = {name: root.files(name, source) for name, source in recipe.sources.items()}
+    size = sum(file.bytes for found in files.values() for file in found)
+    count = sum(len(found) for found in files.values())
+    progress.say(f"{recipe.name}: {len(files)} sources, {count:,} raw files, {size / 1e6:,.1f} MB")
+    known = _read(build)
+    unknown = [file for found in files.values() for file in found if _key(file) not in known]
+    known |= {_key(file): file.sha256 for file in _hash(unknown)}
+    if unknown and not build.dry:
+        _write(build, known)
+    return {
+        name: [file.model_copy(update={"sha256": known[_key(file)]}) for file in found] for name, found in files.items()
+    }
+
+
+def _hash(files: Sequence[RawFile]) -> list[RawFile]:
+    return [sha256_of(file) for file in progress.track(files, label="hashing raw files", total=len(files))]
+
+
+def _key(file: RawFile) -> str:
+    changed = os.stat(file.uri).st_mtime_ns if "://" not in file.uri else 0
+    return hashlib.sha256(f"{file.uri}|{file.bytes}|{changed}".encode()).hexdigest()
+
+
+def _cache_file(build: Build) -> Path | None:
+    return build.store.root / CACHE / "raw.json" if isinstance(build.store, LocalStore) else None
+
+
+def _read(build: Build) -> dict[str, str]:
+    file = _cache_file(build)
+    if file is None or not file.is_file():
+        return {}
+    return dict(json.loads(file.read_bytes()))
+
+
+def _write(build: Build, known: dict[str, str]) -> None:
+    file = _cache_file(build)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, json.dumps(known).encode())

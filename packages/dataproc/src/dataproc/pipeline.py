@@ -1,0 +1,327 @@
+"""The build: which stages run on which artifacts, from raw files to a published mixture.
+
+    normalize ─► sign ─► cluster (per group) ─► keep (ledger) ─┐
+        │                └► global clusters ─► holdout ────────┼─► dedupe ─► tokenizer ─► tokenize ─► mix
+        └──────────────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from manifest.artifact import Opened
+from manifest.errors import RecipeError
+from manifest.identity import short
+from manifest.record import now
+
+from dataproc import mix, normalize, tokenize, vocab
+from dataproc.dedup import cluster, keep, sign, split
+from dataproc.dedup.bands import Bands, verified_bands
+from dataproc.dedup.shingles import HASH, Shingling
+from dataproc.gates import check_cluster, check_loss
+from dataproc.identifiers import unique_ids
+from dataproc.inventory import inventory
+from dataproc.raw import RawFile
+from dataproc.recipe import DataRecipe, Source
+from dataproc.retention import retention
+from dataproc.stage import Build, Draft, Input, Made, Planned, Raw, Request, producer, shard_files, summary_of
+
+STAGES = ("documents", "signatures", "clusters", "ledger", "heldout", "deduped", "tokenizers", "tokens", "mixtures")
+
+Artifacts = dict[str, Opened | Planned]
+
+
+@dataclass
+class Pipeline:
+    """One build of a recipe over a raw root."""
+
+    recipe: DataRecipe
+    raw: str
+    build: Build
+    until: str = "mixtures"
+
+    def run(self) -> list[Opened | Planned]:
+        """Builds up to `until` and returns what that stage published. Raises InputError for wrong input."""
+        files = inventory(self.recipe, self.raw, self.build)
+        documents = {name: self._documents(name, found) for name, found in files.items()}
+        if self.until == "documents":
+            return list(documents.values())
+        signatures = {name: self._signatures(name, documents[name]) for name in documents} if self._dedups else {}
+        if self.until == "signatures":
+            return list(signatures.values())
+        clusters = self._all_clusters(documents, signatures)
+        if self.until == "clusters":
+            return list(clusters.values())
+        ledgers = {group: self._ledger(group, clusters[group], documents) for group in self._groups()}
+        if self.until == "ledger":
+            return list(ledgers.values())
+        heldout = self._heldout(clusters.get("global"), documents)
+        if self.until == "heldout":
+            return [heldout] if heldout else []
+        deduped = {name: self._deduped(name, documents[name], ledgers, heldout) for name in documents}
+        if self.until == "deduped":
+            return list(deduped.values())
+        return self._train_side(documents, ledgers, heldout, deduped)
+
+    def _train_side(
+        self, documents: Artifacts, ledgers: Artifacts, heldout: Opened | Planned | None, deduped: Artifacts
+    ) -> list[Opened | Planned]:
+        tokenizer = self._tokenizer(deduped)
+        if self.until == "tokenizers":
+            return [tokenizer]
+        tokens = {name: self._tokens(name, deduped[name], tokenizer) for name in self.recipe.streams()}
+        if self.until == "tokens":
+            return list(tokens.values())
+        planned = [tokenizer, heldout, *tokens.values(), *documents.values()]
+        if any(isinstance(item, Planned) for item in planned):
+            return [self.build.plan("mixtures", self.recipe.name)]
+        counts = retention(self.recipe, documents, ledgers, heldout, deduped, tokens)
+        return [self._mixture(tokens, tokenizer, heldout, counts)]
+
+    # ---- what each stage is asked
+
+    @property
+    def _dedups(self) -> bool:
+        """Whether signatures are needed: to remove near-duplicates, or to hold out whole clusters."""
+        return self.recipe.dedup.scope != "none" or self.recipe.holdout.fraction > 0
+
+    @property
+    def _shingling(self) -> Shingling:
+        return Shingling(self.recipe.dedup.unit, self.recipe.dedup.ngram)
+
+    @property
+    def _bands(self) -> Bands:
+        dedup = self.recipe.dedup
+        return Bands(*dedup.bands) if dedup.bands else verified_bands(dedup.threshold, dedup.permutations)
+
+    def _groups(self) -> dict[str, list[str]]:
+        """The groups in which near-duplicates are removed: name → sources."""
+        sources = list(self.recipe.sources)
+        return {"global": {"global": sources}, "local": {name: [name] for name in sources}, "none": {}}[
+            self.recipe.dedup.scope
+        ]
+
+    def _documents(self, name: str, files: Sequence[RawFile]) -> Opened | Planned:
+        source: Source = self.recipe.sources[name]
+        clean = source.cleaning(self.recipe.clean)
+
+        def make(draft: Draft) -> Made:
+            done = self.build.workers.map(
+                partial(normalize.normalize, name=name, source=source, clean=clean, draft=draft.path),
+                list(enumerate(normalize.tasks(files))),
+                result=normalize.Normalized,
+                notes=draft.notes / "normalize",
+                label=f"documents/{name}",
+            )
+            normalize.check_unreadable(name, done, clean, draft.path)
+            shards = tuple(shard for task in done for shard in task.shards)
+            counts = {key: sum(getattr(task, key) for task in done) for key in normalize.COUNTS}
+            return Made(unique_ids(name, source, shards, draft), counts)
+
+        inputs: dict[str, Input] = {f.path: Raw(f.path, f.sha256, f.uri) for f in files}
+        config = {"source": name, "text": source.text, "id": source.id, "clean": clean.model_dump(mode="json")}
+        return self.build.make(
+            Request("documents", name, normalize.STAGE, config, inputs, ("ftfy", "orjson", "pyarrow")), make
+        )
+
+    def _signatures(self, name: str, documents: Opened | Planned) -> Opened | Planned:
+        dedup = self.recipe.dedup
+
+        def make(draft: Draft) -> Made:
+            assert isinstance(documents, Opened)
+            done = self.build.workers.map(
+                partial(sign.sign, shingling=self._shingling, permutations=dedup.permutations, draft=draft.path),
+                shard_files(documents, "documents"),
+                result=sign.Signed,
+                notes=draft.notes / "sign",
+                label=f"signatures/{name}",
+            )
+            return Made(tuple(s for d in done for s in d.shards), {"documents": sum(d.documents for d in done)})
+
+        config = {
+            "unit": dedup.unit,
+            "ngram": dedup.ngram,
+            "permutations": dedup.permutations,
+            "scheme": sign.SCHEME,
+            "hash": HASH,
+        }
+        return self.build.make(Request("signatures", name, sign.STAGE, config, {"documents": documents}), make)
+
+    def _all_clusters(self, documents: Artifacts, signatures: Artifacts) -> Artifacts:
+        groups = self._groups()
+        if self.recipe.holdout.fraction > 0:
+            groups = {**groups, "global": list(self.recipe.sources)}
+        return {
+            group: self._clusters(group, {n: documents[n] for n in names}, {n: signatures[n] for n in names})
+            for group, names in groups.items()
+        }
+
+    def _clusters(self, group: str, documents: Artifacts, signatures: Artifacts) -> Opened | Planned:
+        dedup = self.recipe.dedup
+        bands = self._bands
+
+        def make(draft: Draft) -> Made:
+            sources = [
+                (name, _shards(documents[name], "documents"), _shards(signatures[name], "signatures")) for name in documents
+            ]
+            made = cluster.cluster(
+                sources,
+                shingling=self._shingling,
+                permutations=dedup.permutations,
+                bands=bands,
+                threshold=dedup.threshold,
+                workers=self.build.workers,
+                draft=draft,
+            )
+            check_cluster(group, made.summary, dedup.gates)
+            return made
+
+        config = {
+            "bands": bands.count,
+            "rows": bands.rows,
+            "threshold": dedup.threshold,
+            "unit": dedup.unit,
+            "ngram": dedup.ngram,
+            "cap": cluster.BUCKET_CAP,
+        }
+        inputs = {f"signatures/{n}": item for n, item in signatures.items()}
+        made = self.build.make(Request("clusters", group, cluster.STAGE, config, inputs), make)
+        if isinstance(made, Opened):  # also where it was published under a laxer gate
+            check_cluster(group, summary_of(made), dedup.gates)
+        return made
+
+    def _ledger(self, group: str, clusters: Opened | Planned, documents: Artifacts) -> Opened | Planned:
+        dedup = self.recipe.dedup
+        names = self._groups()[group]
+
+        def make(draft: Draft) -> Made:
+            return keep.ledger(
+                _shards(clusters, "clusters"),
+                [(name, _shards(documents[name], "documents")) for name in names],
+                keep=dedup.keep,
+                shingling=self._shingling,
+                workers=self.build.workers,
+                draft=draft,
+            )
+
+        config = {"keep": list(dedup.keep), "sources": names, "unit": dedup.unit, "ngram": dedup.ngram}
+        inputs = {"clusters": clusters, **{f"documents/{n}": documents[n] for n in names}}
+        return self.build.make(Request("ledger", group, keep.STAGE, config, inputs), make)
+
+    def _heldout(self, clusters: Opened | Planned | None, documents: Artifacts) -> Opened | Planned | None:
+        if clusters is None or self.recipe.holdout.fraction == 0:
+            return None
+        dedup = self.recipe.dedup
+
+        def make(draft: Draft) -> Made:
+            return split.holdout(
+                _shards(clusters, "clusters"),
+                [(name, _shards(item, "documents")) for name, item in documents.items()],
+                config=self.recipe.holdout,
+                keep=dedup.keep,
+                workers=self.build.workers,
+                draft=draft,
+            )
+
+        config = {**self.recipe.holdout.model_dump(), "keep": list(dedup.keep), "sources": list(documents)}
+        inputs = {"clusters": clusters, **{f"documents/{n}": item for n, item in documents.items()}}
+        return self.build.make(Request("heldout", self.recipe.name, split.HOLDOUT_STAGE, config, inputs), make)
+
+    def _deduped(
+        self, name: str, documents: Opened | Planned, ledgers: Artifacts, heldout: Opened | Planned | None
+    ) -> Opened | Planned:
+        ledger = next((ledgers[group] for group, names in self._groups().items() if name in names), None)
+        inputs: dict[str, Input] = {"documents": documents}
+        if ledger is not None:
+            inputs["ledger"] = ledger
+        if heldout is not None:
+            inputs["heldout"] = heldout
+
+        def make(draft: Draft) -> Made:
+            drop = _dropped(name, ledger, heldout)
+            made = split.dedupe(_shards(documents, "documents"), drop, workers=self.build.workers, draft=draft)
+            check_loss(name, summary_of(documents), made.summary, self.recipe.dedup.gates)
+            return made
+
+        made = self.build.make(Request("deduped", name, split.DEDUPED_STAGE, {"source": name}, inputs), make)
+        if isinstance(made, Opened):
+            check_loss(name, summary_of(documents), summary_of(made), self.recipe.dedup.gates)
+        return made
+
+    def _tokenizer(self, deduped: Artifacts) -> Opened | Planned:
+        train, path = self.recipe.tokenizer.train, self.recipe.tokenizer.path
+        if train is None:
+            assert path is not None
+            text = vocab.load(Path(path)).to_str()
+            config = {"tokenizer_json": text}
+            request = Request("tokenizers", self.recipe.name, vocab.STAGE, config, {}, ("tokenizers",))
+            return self.build.make(request, lambda draft: vocab.given(Path(path), draft=draft))
+
+        def make(draft: Draft) -> Made:
+            shards = [shard for item in deduped.values() for shard in _shards(item, "documents")]
+            size = sum(int(summary_of(item)["text_bytes"]) for item in deduped.values())
+            if size == 0:
+                raise RecipeError("no document is left to train a tokenizer on; the sources are empty after dedup")
+            return vocab.train(shards, size, train, workers=self.build.workers, draft=draft)
+
+        inputs = {f"deduped/{name}": item for name, item in deduped.items()}
+        config = train.model_dump(mode="json")
+        return self.build.make(
+            Request("tokenizers", self.recipe.name, vocab.STAGE, config, inputs, ("tokenizers",)), make
+        )
+
+    def _tokens(self, name: str, deduped: Opened | Planned, tokenizer: Opened | Planned) -> Opened | Planned:
+        def make(draft: Draft) -> Made:
+            assert isinstance(tokenizer, Opened)
+            return tokenize.tokenize(
+                _shards(deduped, "documents"),
+                int(summary_of(deduped)["text_bytes"]),
+                tokenizer.directory,
+                workers=self.build.workers,
+                draft=draft,
+            )
+
+        inputs = {"deduped": deduped, "tokenizer": tokenizer}
+        config = {"source": name, "shard_text_bytes": tokenize.SHARD_TEXT_BYTES}
+        return self.build.make(Request("tokens", name, tokenize.STAGE, config, inputs, ("tokenizers",)), make)
+
+    def _mixture(
+        self,
+        tokens: Artifacts,
+        tokenizer: Opened | Planned,
+        heldout: Opened | Planned | None,
+        counts: Mapping[str, Any],
+    ) -> Opened:
+        assert isinstance(tokenizer, Opened)
+        assert heldout is None or isinstance(heldout, Opened)
+        with_tokens = {
+            name: item
+            for name, item in tokens.items()
+            if isinstance(item, Opened) and int(summary_of(item)["tokens"]) > 0
+        }
+        base = self.build.store.where("mixtures/any")  # uris depend on the depth only, not on the name
+        made = mix.mixture(
+            self.recipe, tokens=with_tokens, tokenizer=tokenizer, heldout=heldout, base=base, summary=dict(counts)
+        ).identified()
+        path = f"mixtures/{made.name}-{short(made.id)}"
+        return self.build.publish(path, made.model_copy(update={"producer": producer(()), "created": now()}))
+
+
+def _shards(item: Opened | Planned, stem: str) -> list[Path]:
+    assert isinstance(item, Opened)
+    return shard_files(item, stem)
+
+
+def _dropped(name: str, ledger: Opened | Planned | None, heldout: Opened | Planned | None) -> pl.Series:
+    """The ids of a source that do not go to training."""
+    files = [*(_shards(ledger, "ledger") if ledger else [])]
+    if heldout:
+        files += [*_shards(heldout, "heldout"), *_shards(heldout, "excluded")]
+    parts = [pl.read_parquet(file, columns=["id", "source"]) for file in files]
+    table = pl.concat([pl.DataFrame(schema={"id": pl.String, "source": pl.String}), *parts])
+    return table.filter(pl.col("source") == name)["id"]

@@ -1,0 +1,217 @@
+"""The data recipe: what is built. Places and sizes are flags of the command.
+
+`read(path)` is the one place where defaults become values; below it nothing is optional that need not be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from manifest.errors import RecipeError
+from manifest.fields import Count, RecipeModel, validate
+from pydantic import Field, field_validator, model_validator
+
+Scope = Literal["global", "local", "none"]
+KeepKey = Literal["source_order", "longest", "id"]
+
+WEIGHT_TOLERANCE = 0.005  # published mixtures are rounded: SlimPajama-DC's columns add up to 100.1 %
+UNREADABLE_SHARE = 0.01
+
+
+class Clean(RecipeModel):
+    """What happens to a record before it is a document. min_chars counts the characters of `clean(text)`."""
+
+    ftfy: bool = True
+    min_chars: int = Field(200, ge=0)
+    filters: tuple[str, ...] = ()
+    max_unreadable: float = Field(UNREADABLE_SHARE, ge=0, le=1)
+
+    @field_validator("filters")
+    @classmethod
+    def _no_filters_yet(cls, filters: tuple[str, ...]) -> tuple[str, ...]:
+        if filters:
+            raise ValueError("this version has no quality filters; leave the list empty")
+        return filters
+
+
+class Source(RecipeModel):
+    """One source. `files` is a glob (or several) relative to --raw; any `clean` key may be overridden here."""
+
+    files: tuple[str, ...]
+    text: str = "text"
+    id: str | None = None
+    ftfy: bool | None = None
+    min_chars: int | None = Field(None, ge=0)
+    max_unreadable: float | None = Field(None, ge=0, le=1)
+
+    @field_validator("files", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    def cleaning(self, default: Clean) -> Clean:
+        """The clean keys of this source over the recipe's."""
+        own = {"ftfy": self.ftfy, "min_chars": self.min_chars, "max_unreadable": self.max_unreadable}
+        return default.model_copy(update={key: value for key, value in own.items() if value is not None})
+
+
+class Gates(RecipeModel):
+    """What stops a build before it publishes. Shares are of a source's documents."""
+
+    max_source_loss: float = Field(0.95, gt=0, le=1)
+    max_cluster: int = Field(100_000, gt=0)
+    min_precision: float = Field(0.99, ge=0, le=1)
+
+
+class Dedup(RecipeModel):
+    """Near-duplicate removal; docs/dedup.md says what each key does."""
+
+    preset: Literal["exact"] = "exact"
+    scope: Scope = "global"
+    unit: Literal["char", "word"] = "char"
+    ngram: int = Field(0, ge=0, le=64)
+    permutations: int = Field(128, ge=16, le=1024)
+    threshold: float = Field(0.8, gt=0, lt=1)
+    verify: Literal["exact"] = "exact"
+    bands: tuple[int, int] | None = None
+    keep: tuple[KeepKey, ...] = ("source_order", "longest", "id")
+    gates: Gates = Gates()
+
+    @field_validator("preset", "verify", mode="before")
+    @classmethod
+    def _only_exact_yet(cls, value: object) -> object:
+        if value in ("slimpajama", "none"):
+            raise ValueError("this version builds with 'exact' only: every edge is verified")
+        return value
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Self:
+        if self.ngram == 0:
+            object.__setattr__(self, "ngram", {"char": 13, "word": 5}[self.unit])
+        if self.bands is not None and not 0 < self.bands[0] * self.bands[1] <= self.permutations:
+            raise ValueError(f"bands {list(self.bands)} need bands × rows between 1 and {self.permutations} permutations")
+        if not self.keep or self.keep[-1] != "id" or len(set(self.keep)) != len(self.keep):
+            raise ValueError("keep must name each key once and end with 'id', so that it is a total order")
+        return self
+
+
+class Holdout(RecipeModel):
+    """The held-out share of clusters, and the largest share of a source's documents that it may cost."""
+
+    fraction: float = Field(0.0017, ge=0, lt=1)
+    max_share: float = Field(0.05, ge=0, le=1)
+
+
+class TrainTokenizer(RecipeModel):
+    """A byte-level BPE trained on the deduplicated documents, a sample of at most `sample_bytes` chosen by id hash."""
+
+    vocab_size: Count = Field(ge=257)
+    sample_bytes: Count = Field(64_000_000, gt=0)
+
+
+class TokenizerRecipe(RecipeModel):
+    """Either `train`, or `path` to a directory with a tokenizer.json (or to that file)."""
+
+    train: TrainTokenizer | None = None
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.train is None) == (self.path is None):
+            raise ValueError("give exactly one of 'train' and 'path'")
+        return self
+
+
+class PhaseRecipe(RecipeModel):
+    """What a phase draws: weights × tokens, or epochs per view, or tokens per view; epochs and tokens per view may mix."""
+
+    weights: dict[str, float] = {}
+    epochs: dict[str, float] = {}
+    tokens: Count | dict[str, Count] | None = None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        budgets = self.tokens if isinstance(self.tokens, dict) else {}
+        for name, share in [*self.weights.items(), *self.epochs.items(), *budgets.items()]:
+            if share < 0:
+                raise ValueError(f"{name!r} has {share}; weights, epochs and tokens cannot be negative")
+        if self.weights:
+            self._check_weights()
+        elif isinstance(self.tokens, int):
+            raise ValueError("'tokens' as one number needs 'weights'; or give tokens per source, {source: count}")
+        twice = set(self.epochs) & set(budgets)
+        if twice:
+            raise ValueError(f"{sorted(twice)} have both epochs and tokens; give one of them")
+        if not (self.weights or self.epochs or budgets):
+            raise ValueError("the phase draws nothing; give weights and tokens, or epochs")
+        return self
+
+    def _check_weights(self) -> None:
+        total = sum(self.weights.values())
+        if abs(total - 1) > WEIGHT_TOLERANCE:
+            raise ValueError(f"the weights add up to {total:.4f}, expected 1 (± {WEIGHT_TOLERANCE})")
+        if not isinstance(self.tokens, int):
+            raise ValueError("weights need 'tokens', the number of tokens of the phase, such as tokens: 4M")
+        if self.epochs:
+            raise ValueError("a phase has either weights or epochs; put the sources of the other kind into its own phase")
+
+    @property
+    def names(self) -> set[str]:
+        """The views that the phase draws from."""
+        return {*self.weights, *self.epochs, *(self.tokens if isinstance(self.tokens, dict) else ())}
+
+
+class DataRecipe(RecipeModel):
+    """A whole data recipe. Sources are in the order that `keep: source_order` uses."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")
+    sources: dict[str, Source] = Field(min_length=1)
+    clean: Clean = Clean()
+    dedup: Dedup = Dedup()
+    holdout: Holdout = Holdout()
+    tokenizer: TokenizerRecipe
+    block_tokens: Count = Field(8192, ge=16)
+    seed: int = 0
+    phases: dict[str, PhaseRecipe] = Field(min_length=1)
+
+    @field_validator("sources")
+    @classmethod
+    def _plain_names(cls, sources: dict[str, Source]) -> dict[str, Source]:
+        for name in sources:
+            if not name.replace("_", "").replace("-", "").isalnum() or name == "uri":
+                raise ValueError(f"source {name!r}: use letters, digits, '_' and '-' only")
+        return sources
+
+    @model_validator(mode="after")
+    def _phases_know_their_sources(self) -> Self:
+        for phase, recipe in self.phases.items():
+            unknown = sorted(recipe.names - set(self.sources))
+            if unknown:
+                raise ValueError(f"phase {phase!r} draws from {unknown}; the recipe has {sorted(self.sources)}")
+        return self
+
+    def streams(self) -> Iterator[str]:
+        """The sources that some phase draws from, in recipe order."""
+        used = set().union(*(phase.names for phase in self.phases.values()))
+        return (name for name in self.sources if name in used)
+
+
+def read(path: str | Path) -> DataRecipe:
+    """The recipe in a YAML file.
+
+    Raises RecipeError: no such file, not YAML, an unknown key, a missing source, weights that do not add up, …
+    """
+    return validate(DataRecipe, read_yaml(Path(path)), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file. Raises RecipeError with the line that cannot be read."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}; expected a recipe in YAML") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error

@@ -1,0 +1,41 @@
+"""What a build prints when it is done: a table of its sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from manifest.artifact import Opened
+from manifest.mixture import Mixture
+from rich.table import Table
+
+from dataproc import progress
+
+COLUMNS = (
+    ("source", "source"),
+    ("documents in", "records"),
+    ("unreadable", "unreadable"),
+    ("short", "short"),
+    ("duplicate within", "duplicates_within"),
+    ("duplicate across", "duplicates_across"),
+    ("held out", "heldout"),
+    ("kept", "kept"),
+    ("tokens", "tokens"),
+)
+
+
+def show(item: Opened) -> None:
+    """Prints the table of a mixture on stderr; nothing for other artifacts."""
+    if isinstance(item.manifest, Mixture):
+        progress.console.print(table(item.manifest.summary["sources"]))
+
+
+def table(sources: Mapping[str, Mapping[str, int]]) -> Table:
+    """The retention of every source, and their sum."""
+    shown = [c for c in COLUMNS if c[1] != "unreadable" or any(row["unreadable"] for row in sources.values())]
+    made = Table(box=None, pad_edge=False, header_style="bold", footer_style="bold", show_footer=True)
+    for title, key in shown:
+        total = "total" if key == "source" else f"{sum(row[key] for row in sources.values()):,}"
+        made.add_column(title, footer=total, justify="left" if key == "source" else "right", overflow="fold")
+    for name, row in sources.items():
+        made.add_row(name, *(f"{row[key]:,}" for _, key in shown[1:]))
+    return made

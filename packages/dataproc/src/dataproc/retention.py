@@ -1,0 +1,60 @@
+"""What became of every source: the table of a build, kept in its mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from manifest.artifact import Opened
+
+from dataproc.recipe import DataRecipe
+from dataproc.stage import Planned, summary_of
+
+Artifacts = Mapping[str, Opened | Planned]
+
+
+def retention(
+    recipe: DataRecipe,
+    documents: Artifacts,
+    ledgers: Artifacts,
+    heldout: Opened | Planned | None,
+    deduped: Artifacts,
+    tokens: Artifacts,
+) -> dict[str, Any]:
+    """{"sources": {source: counts of documents at every stage, tokens}}.
+
+    A document is counted once: unreadable, short, duplicate (within its source or of another), held out (or near a
+    held-out one), or kept.
+    """
+    removed = _removed(ledgers)
+    held = summary_of(heldout)["sources"] if heldout else {}
+    return {"sources": {name: _row(name, documents, removed, held, deduped, tokens) for name in recipe.sources}}
+
+
+def _row(
+    name: str,
+    documents: Artifacts,
+    removed: Mapping[str, Mapping[str, int]],
+    held: Mapping[str, Mapping[str, int]],
+    deduped: Artifacts,
+    tokens: Artifacts,
+) -> dict[str, int]:
+    normal, kept = summary_of(documents[name]), summary_of(deduped[name])
+    duplicates = removed.get(name, {"within": 0, "across": 0})
+    after_dedup = normal["documents"] - duplicates["within"] - duplicates["across"]
+    return {
+        "records": normal["records"],
+        "unreadable": normal["unreadable"],
+        "short": normal["short"],
+        "duplicates_within": duplicates["within"],
+        "duplicates_across": duplicates["across"],
+        "heldout": held.get(name, {"heldout": 0})["heldout"],
+        "near_heldout": after_dedup - kept["documents"] - held.get(name, {"heldout": 0})["heldout"],
+        "kept": kept["documents"],
+        "text_bytes": kept["text_bytes"],
+        "tokens": int(summary_of(tokens[name])["tokens"]) if name in tokens else 0,
+    }
+
+
+def _removed(ledgers: Artifacts) -> dict[str, Mapping[str, int]]:
+    return {name: counts for item in ledgers.values() for name, counts in summary_of(item)["sources"].items()}

@@ -1,0 +1,109 @@
+"""Documents → tokens: one stream per source, documents in order of id hash, each closed by end-of-text.
+
+in:  deduped/<source>, tokenizers/<name>      out: tokens/<source>: shards `tokens-*` (.bin, .idx, .ids; manifest.indexed)
+
+Shards hold ranges of the id hash: documents are exchanged by it, then each partition is sorted and encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from manifest.identity import hash64
+from manifest.indexed import ShardWriter, token_dtype
+from manifest.record import Model, Shard
+from tokenizers import Tokenizer
+
+from dataproc.documents import batches, file_sha256
+from dataproc.shuffle import Scattered, write_partitions
+from dataproc.stage import Draft, Made
+from dataproc.vocab import end_of_text, load
+from dataproc.workers import Workers
+
+STAGE = "tokenize/1"
+SHARD_TEXT_BYTES = 256_000_000
+BATCH_BYTES = 4_000_000
+SUFFIXES = (".bin", ".idx", ".ids")
+
+
+class Tokenized(Model):
+    """One shard of a stream. `files` are .bin, .idx, .ids in this order."""
+
+    files: tuple[Shard, ...]
+    tokens: int
+    documents: int
+
+
+def tokenize(shards: Sequence[Path], text_bytes: int, tokenizer: Path, *, workers: Workers, draft: Draft) -> Made:
+    """The stage. tokenizer: its directory. text_bytes: of all documents in `shards`."""
+    partitions = max(1, -(-text_bytes // SHARD_TEXT_BYTES))
+    done = workers.exchange(
+        partial(_scatter, partitions=partitions),
+        shards,
+        partial(_gather, tokenizer=tokenizer, draft=draft.path),
+        partitions=partitions,
+        result=Tokenized,
+        scratch=draft.scratch,
+        label="tokens",
+    )
+    done = [shard for shard in done if shard.documents]
+    summary = {"documents": sum(d.documents for d in done), "tokens": sum(d.tokens for d in done)}
+    return Made(tuple(file for d in done for file in d.files), summary)
+
+
+def _scatter(shard: Path, file: Path, *, partitions: int) -> None:
+    table = pa.concat_tables([pa.Table.from_batches([b]) for b in batches(shard, ["id", "text"])])
+    keys = np.array([hash64(i) for i in table["id"].to_pylist()], np.uint64)
+    # Partition p holds the p-th of `partitions` equal ranges of the hash, so shards follow each other in order.
+    partition = (keys >> np.uint64(32)) * np.uint64(partitions) >> np.uint64(32)
+    write_partitions(file, table.append_column("key", pa.array(keys)), partition.astype(np.int64), partitions)
+
+
+def _gather(partition: int, rows: Scattered, *, tokenizer: Path, draft: Path) -> Tokenized:
+    found = list(rows)
+    stem = draft / f"tokens-{partition:05d}"
+    if not found:
+        return Tokenized(files=(), tokens=0, documents=0)
+    table = pa.Table.from_batches(found).sort_by([("key", "ascending"), ("id", "ascending")])
+    encoder = _encoder(tokenizer)
+    end = end_of_text(encoder)
+    with ShardWriter(stem, token_dtype(encoder.get_vocab_size())) as writer:
+        for ids, texts in _batches(table):
+            for identifier, encoding in zip(ids, encoder.encode_batch_fast(texts, add_special_tokens=False), strict=True):
+                writer.add(identifier, [*encoding.ids, end])
+    return Tokenized(
+        files=tuple(_file(stem.with_suffix(suffix), writer.documents) for suffix in SUFFIXES),
+        tokens=writer.tokens,
+        documents=writer.documents,
+    )
+
+
+@lru_cache(maxsize=1)
+def _encoder(tokenizer: Path) -> Tokenizer:
+    return load(tokenizer)
+
+
+def _batches(table: pa.Table) -> Iterator[tuple[list[str], list[str]]]:
+    ids: list[str] = []
+    texts: list[str] = []
+    size = 0
+    for batch in table.to_batches(max_chunksize=256):
+        for identifier, text in zip(batch["id"].to_pylist(), batch["text"].to_pylist(), strict=True):
+            ids.append(identifier)
+            texts.append(text)
+            size += len(text)
+            if size >= BATCH_BYTES:
+                yield ids, texts
+                ids, texts, size = [], [], 0
+    if ids:
+        yield ids, texts
+
+
+def _file(path: Path, rows: int) -> Shard:
+    """The file's own bytes are its canonical content, so its digest is its SHA-256."""
+    sha256 = file_sha256(path)
+    return Shard(path=path.name, rows=rows, digest=sha256, bytes=path.stat().st_size, sha256=sha256)

@@ -1,0 +1,208 @@
+"""Two verbs for distribution, on this process or on Ray; the algorithms know nothing of either.
+
+    map(task, items, notes=…)                      one result per item
+    exchange(scatter, items, gather, partitions=…) a shuffle by key through files, then one result per partition
+
+A task is a picklable function from an item to a small record (a `Result`); data goes from file to file, never through
+the driver. The record of a finished task is written to `notes`, so the same call after a kill does only what is
+missing. Results come back in the order of the items, whatever finished first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from manifest.errors import InputError
+from manifest.record import Model
+from manifest.store import write_atomic
+
+from dataproc import progress
+from dataproc.shuffle import Scattered, partition_batches
+
+I = TypeVar("I")  # noqa: E741
+R = TypeVar("R", bound=Model)
+
+OBJECT_STORE_BYTES = 100_000_000  # data goes through files, so Ray's object store holds only task records
+
+
+class Workers(ABC):
+    """Something that runs tasks."""
+
+    count: int
+
+    @abstractmethod
+    def _run(self, tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
+        """Runs every task; yields once per finished one. A failing task raises here."""
+
+    def map(
+        self, task: Callable[[I], R], items: Sequence[I], *, result: type[R], notes: Path, label: str
+    ) -> list[R]:
+        """Runs `task` on every item that has no note yet.
+
+        notes: a directory; result i is in `i.json`. Raises what a task raises.
+        """
+        notes.mkdir(parents=True, exist_ok=True)
+        files = [notes / f"{index:06d}.json" for index in range(len(items))]
+        missing = [index for index, file in enumerate(files) if not file.is_file()]
+        tasks = [partial(_run_and_note, task, items[index], files[index]) for index in missing]
+        for _ in progress.track(self._run(tasks), label=label, total=len(tasks)):
+            pass
+        return [result.model_validate_json(file.read_bytes()) for file in files]
+
+    def exchange(
+        self,
+        scatter: Callable[[I, Path], None],
+        items: Sequence[I],
+        gather: Callable[[int, Scattered], R],
+        *,
+        partitions: int,
+        result: type[R],
+        scratch: Path,
+        label: str,
+    ) -> list[R]:
+        """A shuffle: `scatter(item, file)` writes rows by partition (shuffle.write_partitions); `gather(p, rows)` gets
+        all rows of partition p, in order of the items. A lost worker costs one item or one partition.
+        """
+        files = self.scatter(scatter, items, scratch=scratch, label=label)
+        gathered = self.map(
+            partial(_gather, gather, files), range(partitions), result=result, notes=scratch / "gathered", label=label
+        )
+        shutil.rmtree(scratch / "scattered")
+        (scratch / "scattered").mkdir()
+        return gathered
+
+    def scatter(
+        self, scatter: Callable[[I, Path], None], items: Sequence[I], *, scratch: Path, label: str
+    ) -> tuple[Path, ...]:
+        """The first half of `exchange`: one file per item, cut by partition."""
+        (scratch / "scattered").mkdir(parents=True, exist_ok=True)
+        files = tuple(scratch / "scattered" / f"{index:06d}.arrow" for index in range(len(items)))
+        self.map(
+            partial(_scatter, scatter),
+            list(zip(items, files, strict=True)),
+            result=Done,
+            notes=scratch / "scatter",
+            label=label,
+        )
+        return files
+
+
+class Done(Model):
+    """The result of a task that only writes files."""
+
+
+def _run_and_note(task: Callable[[Any], Model], item: Any, note: Path) -> None:
+    write_atomic(note, task(item).model_dump_json().encode())
+
+
+def _scatter(scatter: Callable[[Any, Path], None], item: tuple[Any, Path]) -> Done:
+    scatter(*item)
+    return Done()
+
+
+def _gather(gather: Callable[[int, Scattered], R], files: tuple[Path, ...], partition: int) -> R:
+    return gather(partition, partition_batches(files, partition))
+
+
+class Serial(Workers):
+    """Everything in this process, one task after the other."""
+
+    count = 1
+
+    def _run(self, tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
+        for task in tasks:
+            yield task()
+
+
+class Ray(Workers):
+    """Long-lived Ray actors, one per worker, so that compiled kernels are loaded once."""
+
+    def __init__(self, count: int) -> None:
+        import ray
+
+        self.count = count
+        # An actor that dies is started again and its task repeated: tasks write aside and rename.
+        actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3)(_Worker)
+        self._actors = [actor.remote() for _ in range(count)]
+
+    def _run(self, tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
+        import ray
+
+        waiting = list(reversed(tasks))
+        running: dict[Any, Any] = {}
+        for actor in self._actors[: len(tasks)]:
+            running[actor.run.remote(waiting.pop())] = actor
+        try:
+            while running:
+                (done,), _ = ray.wait(list(running), num_returns=1)
+                actor = running.pop(done)
+                ray.get(done)
+                if waiting:
+                    running[actor.run.remote(waiting.pop())] = actor
+                yield None
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Exception) else error from None
+
+
+class _Worker:
+    """Runs tasks in a Ray worker process."""
+
+    def run(self, task: Callable[[], None]) -> None:
+        task()
+
+
+@contextmanager
+def open_workers(spec: str) -> Iterator[Workers]:
+    """`serial`; `local:N`: N workers on a Ray started here and stopped afterwards; `ray://host:port` or `ray`: a
+    running cluster (RAY_ADDRESS), all its CPUs. On a cluster the store lies on a file system that all nodes share.
+
+    Raises InputError for another spec, or if the cluster cannot be reached.
+    """
+    if spec == "serial":
+        yield Serial()
+        return
+    import ray
+
+    _connect(spec)
+    try:
+        yield Ray(int(spec.partition(":")[2]) if spec.startswith("local:") else _cluster_cpus())
+    finally:
+        ray.shutdown()
+
+
+def _connect(spec: str) -> None:
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    kind, _, count = spec.partition(":")
+    if kind == "local" and count.isdigit() and int(count) > 0:
+        ray.init(
+            address="local",
+            num_cpus=int(count),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            **options,
+        )
+        return
+    if spec != "ray" and not spec.startswith("ray://"):
+        raise InputError(f"--workers {spec}: expected serial, local:N (such as local:2), ray or ray://host:port")
+    try:
+        ray.init(address="auto" if spec == "ray" else spec, **options)
+    except ConnectionError as error:
+        raise InputError(f"--workers {spec}: no Ray cluster answers there ({error}); start one, or use local:N") from error
+
+
+def _cluster_cpus() -> int:
+    import ray
+
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))

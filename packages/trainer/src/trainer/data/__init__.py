@@ -1,0 +1,1 @@
+"""A mixture and a step → the tokens that a rank learns from."""

@@ -1,0 +1,45 @@
+"""Parameters → groups with their own learning rate and decay → AdamW.
+
+Four groups, so that muP's rates (model/mup.py) and the rule "no decay on norms and biases" hold at every stage of ZeRO.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.model.mup import Role, learning_rate_multiplier, role_of
+from trainer.model.shape import Shape
+from trainer.recipe import OptimizerRecipe
+
+GROUPS: dict[str, tuple[Role, ...]] = {
+    "hidden": (Role.HIDDEN, Role.ATTENTION_OUTPUT),
+    "feedforward_output": (Role.FEEDFORWARD_OUTPUT,),
+    "embedding": (Role.EMBEDDING,),
+    "norms_and_biases": (Role.GAIN, Role.BIAS),
+}
+
+
+def parameter_groups(decoder: nn.Module, shape: Shape, recipe: OptimizerRecipe) -> list[dict[str, Any]]:
+    """The groups of torch's AdamW, in the order of GROUPS, each with `name` and `lr_multiplier`.
+
+    AdamW decays by lr · weight_decay, so a group with a lower rate also decays less; BTLM was trained so.
+    """
+    parameters = dict(decoder.named_parameters())
+    return [
+        {
+            "name": group,
+            "params": [parameter for name, parameter in parameters.items() if role_of(name) in roles],
+            "lr": 0.0,
+            "lr_multiplier": learning_rate_multiplier(shape, roles[0]),
+            "weight_decay": 0.0 if group == "norms_and_biases" else recipe.weight_decay,
+        }
+        for group, roles in GROUPS.items()
+    ]
+
+
+def adamw(groups: list[dict[str, Any]], recipe: OptimizerRecipe) -> torch.optim.AdamW:
+    """torch's AdamW; the rate of each group is set before every step."""
+    return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps)
