@@ -34,9 +34,7 @@ def test_verified_bands_have_the_most_rows_that_reach_the_recall(
 
     possible = [rows for rows in range(1, permutations + 1) if reaches(rows)]
     if possible:
-        assert verified_bands(threshold, permutations, recall) == Bands(
-            permutations // max(possible), max(possible)
-        )
+        assert verified_bands(threshold, permutations, recall) == Bands(permutations // max(possible), max(possible))
     else:
         with pytest.raises(ValueError, match=f"{permutations} permutations"):
             verified_bands(threshold, permutations, recall)

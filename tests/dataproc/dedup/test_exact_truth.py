@@ -51,9 +51,7 @@ def summary(subset: str) -> dict[str, Any]:
 
 
 def cluster(subset: str) -> Clustered:
-    documents = sorted(
-        (row["id"], row["text"]) for name in summary(subset)["files"] for row in lines(DATA / name)
-    )
+    documents = sorted((row["id"], row["text"]) for name in summary(subset)["files"] for row in lines(DATA / name))
     cleaned = clean_all(pa.array([text for _, text in documents], pa.large_string()))
     shingles = shingle_hashes(cleaned, Shingling("char", 13))
     signatures_ND = signatures(shingles)

@@ -32,6 +32,7 @@ def test_bounds_at_the_default() -> None:
     assert sketch_bounds(0.8, 128) == SketchBounds(reject_at=72, accept_at=126)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.floats(0.3, 0.99), st.integers(16, 300))
 def test_bounds_are_the_binomial_tails(threshold: float, permutations: int) -> None:
     bounds = sketch_bounds(threshold, permutations)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,9 +42,7 @@ def jaccard(a: set[int], b: set[int]) -> float:
     return len(a & b) / len(a | b)
 
 
-def brute_force(
-    found: Corpus, keys: np.ndarray, docs: np.ndarray, parent: np.ndarray, threshold: float
-) -> list[int]:
+def brute_force(found: Corpus, keys: np.ndarray, docs: np.ndarray, parent: np.ndarray, threshold: float) -> list[int]:
     rows = range(len(keys))
     edges = [
         (docs[i], docs[j])
@@ -76,7 +75,7 @@ document = st.sets(st.integers(0, 9), min_size=1)
 rows = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), max_size=40)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.lists(document, min_size=10, max_size=10),
     rows,
@@ -127,23 +126,31 @@ def test_rows_may_come_in_any_order() -> None:
     docs = np.repeat(found.alone, 21)
     shuffled = np.random.default_rng(0).permutation(len(keys))
     one = link(keys, docs, found.signatures, found.sets, found.alone, threshold=0.8, cap=3)
-    other = link(
-        keys[shuffled], docs[shuffled], found.signatures, found.sets, found.alone, threshold=0.8, cap=3
-    )
+    other = link(keys[shuffled], docs[shuffled], found.signatures, found.sets, found.alone, threshold=0.8, cap=3)
     np.testing.assert_array_equal(one.edges, other.edges)
     np.testing.assert_array_equal(one.jaccard, other.jaccard)
     assert one.counters == other.counters
 
 
+def test_sets_and_signatures_may_be_mapped_files(tmp_path: Path) -> None:
+    found = planted(100, seed=2)
+    mapped = []
+    for name, values in (("sets", found.sets.hashes), ("signatures", found.signatures)):
+        np.save(tmp_path / name, values)
+        mapped.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    keys = band_keys(found.signatures, Bands(21, 6))[:, 0]
+    sets = ShingleSets(mapped[0], found.sets.offsets)
+    links = link(keys, found.alone, mapped[1], sets, found.alone, threshold=0.8, cap=NO_CAP)
+    expected = link(keys, found.alone, found.signatures, found.sets, found.alone, threshold=0.8, cap=NO_CAP)
+    np.testing.assert_array_equal(links.edges, expected.edges)
+
+
 def test_what_is_known_to_be_connected_is_not_compared_again() -> None:
     found = corpus([set(range(50))] * 4)
     parent = connect(found.alone, np.array([[0, 1], [1, 2], [2, 3]]))
-    links = link(
-        np.zeros(4, np.uint64), found.alone, found.signatures, found.sets, parent, threshold=0.8, cap=NO_CAP
-    )
+    links = link(np.zeros(4, np.uint64), found.alone, found.signatures, found.sets, parent, threshold=0.8, cap=NO_CAP)
     assert links.edges.shape == (0, 2)
     assert (links.counters.comparisons, links.counters.skipped_pairs) == (0, 6)
-    assert parent.tolist() == [0, 0, 0, 0] or labels(parent).tolist() == [0, 0, 0, 0]
 
 
 def test_a_bucket_of_copies_takes_one_comparison_each() -> None:
@@ -170,11 +177,9 @@ def test_a_capped_bucket_compares_only_with_its_first_members() -> None:
     assert tighter.counters.capped_pairs == 3
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(document, min_size=2, max_size=12), st.integers(1, 12))
-def test_a_cap_keeps_the_pairs_with_the_first_members_and_no_others(
-    members: list[set[int]], cap: int
-) -> None:
+def test_a_cap_keeps_the_pairs_with_the_first_members_and_no_others(members: list[set[int]], cap: int) -> None:
     found = corpus(members)
     keys = np.zeros(len(members), np.uint64)
     links = link(keys, found.alone, found.signatures, found.sets, found.alone, threshold=0.5, cap=cap)

@@ -107,9 +107,7 @@ def test_two_shingles_hash_alike_iff_they_are_the_same(rows: list[str], unit: st
 
 
 def test_a_text_shorter_than_a_shingle_has_none() -> None:
-    hashed = shingle_hashes(
-        pa.array(["twelve chars", "thirteen char"], pa.large_string()), Shingling("char", 13)
-    )
+    hashed = shingle_hashes(pa.array(["twelve chars", "thirteen char"], pa.large_string()), Shingling("char", 13))
     assert hashed.offsets.tolist() == [0, 0, 1]
 
 

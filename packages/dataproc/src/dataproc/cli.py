@@ -7,10 +7,9 @@ import os
 import sys
 from functools import partial
 
+from dataproc import progress
 from manifest.artifact import Opened
 from manifest.errors import RecipeError, run_command
-
-from dataproc import progress
 
 
 def main() -> None:
@@ -39,7 +38,9 @@ def _build_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     build.add_argument("--raw", required=True, help="directory or URI that the recipe's files are relative to")
     build.add_argument("--out", required=True, help="the store: a directory or s3://bucket/prefix")
     build.add_argument(
-        "--workers", default=f"local:{os.cpu_count()}", help="serial, local:N, ray or ray://host:port (default %(default)s)"
+        "--workers",
+        default=f"local:{os.cpu_count()}",
+        help="serial, local:N, ray or ray://host:port (default %(default)s)",
     )
     build.add_argument("--until", metavar="STAGE", default="mixtures", help="stop after a stage: documents … mixtures")
     build.add_argument("--dry-run", action="store_true", help="say what would be built and re-used; build nothing")
@@ -55,19 +56,20 @@ def _gather_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         epilog="example: dataproc gather --out raw --limit-mb 40",
     )
     gather.add_argument("--out", required=True, help="directory for raw/<source>/*.jsonl.zst")
-    gather.add_argument("--limit-mb", type=float, default=40.0, help="stop at this much text in all (default %(default)s)")
+    gather.add_argument(
+        "--limit-mb", type=float, default=40.0, help="stop at this much text in all (default %(default)s)"
+    )
     gather.set_defaults(run=_gather)
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from manifest.fields import nearest
-    from manifest.store import open_store
-
     from dataproc.pipeline import STAGES, Pipeline
     from dataproc.recipe import read
     from dataproc.report import show
     from dataproc.stage import Build
     from dataproc.workers import Serial, open_workers
+    from manifest.fields import nearest
+    from manifest.store import open_store
 
     if arguments.until not in STAGES:
         raise RecipeError(f"--until {arguments.until}: no such stage{nearest(arguments.until, list(STAGES))}")

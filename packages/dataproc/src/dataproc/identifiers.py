@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import polars as pl
 import pyarrow as pa
-from manifest.errors import DataError
-from manifest.record import Shard
 
 from dataproc.documents import DOCUMENTS, ShardWriter, batches
 from dataproc.recipe import Source
 from dataproc.stage import Draft
+from manifest.errors import DataError
+from manifest.record import Shard
 
 
 def unique_ids(name: str, source: Source, shards: Sequence[Shard], draft: Draft) -> tuple[Shard, ...]:
@@ -30,8 +30,8 @@ def unique_ids(name: str, source: Source, shards: Sequence[Shard], draft: Draft)
         examples = ", ".join(repr(i.removeprefix(f"{name}/")) for i in repeated["id"].unique(maintain_order=True)[:3])
         raise DataError(
             f"source {name!r}: {repeated['id'].n_unique():,} ids occur more than once, such as {examples}; field "
-            f"{source.id!r} must name each document once. Correct the files, or leave 'id' out of the recipe: then ids are "
-            "made from the content"
+            f"{source.id!r} must name each document once. Correct the files, or leave 'id' out of the recipe: then ids "
+            "are made from the content"
         )
     changed = set(repeated.filter(pl.col("copy") > 1)["shard"])
     renamed = {path: _rename(path, repeated.filter(pl.col("shard") == path), draft) for path in sorted(changed)}
@@ -41,7 +41,10 @@ def unique_ids(name: str, source: Source, shards: Sequence[Shard], draft: Draft)
 def _repeated(shards: Sequence[Shard], draft: Draft) -> pl.DataFrame:
     """The rows whose id occurs before or after: shard, row, id, copy (1, 2, …)."""
     frames = [
-        pl.scan_parquet(draft.path / shard.path).select("id").with_row_index("row").with_columns(shard=pl.lit(shard.path))
+        pl.scan_parquet(draft.path / shard.path)
+        .select("id")
+        .with_row_index("row")
+        .with_columns(shard=pl.lit(shard.path))
         for shard in sorted(shards, key=lambda s: s.path)
     ]
     table = pl.concat(frames)

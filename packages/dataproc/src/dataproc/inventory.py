@@ -11,12 +11,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from manifest.store import LocalStore, write_atomic
-
 from dataproc import progress
 from dataproc.raw import RawFile, RawRoot, sha256_of
 from dataproc.recipe import DataRecipe
 from dataproc.stage import Build
+from manifest.store import LocalStore, write_atomic
 
 CACHE = ".cache"
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
+from dataproc.recipe import DataRecipe, PhaseRecipe
 from manifest.artifact import Opened, relative_uri
 from manifest.errors import RecipeError
 from manifest.indexed import token_dtype
 from manifest.mixture import Mixture, Phase, Stream, Tokenizer, TokenShard, View
 from manifest.record import Artifact, FileEntry, Reference, Shard
-
-from dataproc.recipe import DataRecipe, PhaseRecipe
 
 
 def draws(name: str, phase: PhaseRecipe, blocks: Mapping[str, int], block_tokens: int) -> dict[str, int]:

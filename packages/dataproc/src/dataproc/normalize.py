@@ -1,4 +1,4 @@
-"""Raw files → documents. Streams records, repairs text (ftfy, NFC), drops what is short, sets aside what cannot be read.
+"""Raw files → documents: repairs text (ftfy, NFC), drops what is short, sets aside what cannot be read.
 
 in:  raw/<source>/*     out: documents/<source>: `documents-*` (id, text, source, meta), `quarantine-*` (file, line,
                              reason, excerpt)
@@ -9,7 +9,7 @@ A document is short if `clean(text)` has fewer than `min_chars` characters (Slim
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from manifest.errors import DataError
-from manifest.identity import canonical_json, content_id
-from manifest.record import Model, Shard
 
 from dataproc.dedup.shingles import character_counts, clean_all
 from dataproc.documents import DOCUMENTS, ShardWriter
 from dataproc.raw import RawFile, Unreadable, records
 from dataproc.recipe import Clean, Source
+from manifest.errors import DataError
+from manifest.identity import canonical_json, content_id
+from manifest.record import Model, Shard
 
 STAGE = "normalize/1"
-QUARANTINE = pa.schema(
-    [("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("excerpt", pa.string())]
-)
+QUARANTINE = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("excerpt", pa.string())])
 BATCH_CHARS = 4_000_000
 COUNTS = ("records", "unreadable", "short", "documents", "text_bytes")
 GROUP_BYTES = 16_000_000  # raw bytes per task, where a source is many small files
@@ -106,10 +104,14 @@ def _batches(
 
 
 def _bad(file: RawFile, line: int, reason: str, record: dict[str, Any]) -> Unreadable:
-    return Unreadable(file=file.path, line=line, reason=reason, excerpt=str(record)[:200].encode(errors="replace").decode())
+    return Unreadable(
+        file=file.path, line=line, reason=reason, excerpt=str(record)[:200].encode(errors="replace").decode()
+    )
 
 
-def _row(record: dict[str, Any], name: str, source: Source, bad: Any) -> dict[str, str] | Unreadable:
+def _row(
+    record: dict[str, Any], name: str, source: Source, bad: Callable[[str, dict[str, Any]], Unreadable]
+) -> dict[str, str] | Unreadable:
     """A record → a row with its text still as it was read."""
     text = record.get(source.text)
     if not isinstance(text, str):
@@ -148,7 +150,7 @@ def fix_text(text: str) -> str:
     """ftfy's repair with NFC, skipped for ASCII text that holds nothing ftfy changes."""
     if text.isascii() and not _ASCII_TO_FIX.search(text):
         return text
-    return ftfy.fix_text(text, FIX)
+    return str(ftfy.fix_text(text, FIX))
 
 
 def check_unreadable(name: str, done: Sequence[Normalized], clean: Clean, draft: Path) -> None:
@@ -159,7 +161,7 @@ def check_unreadable(name: str, done: Sequence[Normalized], clean: Clean, draft:
         raise DataError(f"source {name!r} holds no record; check its files and their format")
     if found <= clean.max_unreadable * total:
         return
-    examples = []
+    examples: list[dict[str, Any]] = []
     for task in done:
         for shard in task.shards:
             if shard.path.startswith("quarantine") and len(examples) < 3:

@@ -1,8 +1,8 @@
 """The build: which stages run on which artifacts, from raw files to a published mixture.
 
-    normalize ─► sign ─► cluster (per group) ─► keep (ledger) ─┐
-        │                └► global clusters ─► holdout ────────┼─► dedupe ─► tokenizer ─► tokenize ─► mix
-        └──────────────────────────────────────────────────────┘
+normalize ─► sign ─► cluster (per group) ─► keep (ledger) ─┐
+    │                └► global clusters ─► holdout ────────┼─► dedupe ─► tokenizer ─► tokenize ─► mix
+    └──────────────────────────────────────────────────────┘
 """
 
 from __future__ import annotations
@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from manifest.artifact import Opened
-from manifest.errors import RecipeError
-from manifest.identity import short
-from manifest.record import now
 
 from dataproc import mix, normalize, tokenize, vocab
 from dataproc.dedup import cluster, keep, sign, split
@@ -30,6 +26,10 @@ from dataproc.raw import RawFile
 from dataproc.recipe import DataRecipe, Source
 from dataproc.retention import retention
 from dataproc.stage import Build, Draft, Input, Made, Planned, Raw, Request, producer, shard_files, summary_of
+from manifest.artifact import Opened
+from manifest.errors import RecipeError
+from manifest.identity import short
+from manifest.record import now
 
 STAGES = ("documents", "signatures", "clusters", "ledger", "heldout", "deduped", "tokenizers", "tokens", "mixtures")
 
@@ -167,7 +167,8 @@ class Pipeline:
 
         def make(draft: Draft) -> Made:
             sources = [
-                (name, _shards(documents[name], "documents"), _shards(signatures[name], "signatures")) for name in documents
+                (name, _shards(documents[name], "documents"), _shards(signatures[name], "signatures"))
+                for name in documents
             ]
             made = cluster.cluster(
                 sources,

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar with rate and time left on a terminal, plain lines elsewhere. All on stderr."""
+"""How far a long piece of work is, on stderr: a bar with time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Raw files: which ones a source has, what is in them, and the records they hold.
 
 Formats by name: .jsonl .ndjson .json (one object per line) and .parquet; anything else is plain text, one document per
-file. Each but .parquet may be compressed as .gz or .zst. Files are read as streams, from a local path or any file system that
-pyarrow opens by URI (s3://…).
+file. Each but .parquet may be compressed as .gz or .zst. Files are read as streams, from a local path or any file
+system that pyarrow opens by URI (s3://…).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import zstandard
-from manifest.errors import DataError, InputError
-from manifest.record import Model
 
 from dataproc.recipe import Source
+from manifest.errors import DataError, InputError
+from manifest.record import Model
 
 CHUNK_BYTES = 1 << 20
 LINES = (".jsonl", ".ndjson", ".json")
@@ -58,7 +58,9 @@ class RawRoot:
             else:
                 self.filesystem, self.base = pafs.LocalFileSystem(), str(Path(uri).absolute())
         except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"--raw {uri}: cannot be opened ({error}); give a directory or s3://bucket/prefix") from error
+            raise InputError(
+                f"--raw {uri}: cannot be opened ({error}); give a directory or s3://bucket/prefix"
+            ) from error
 
     def files(self, name: str, source: Source) -> list[RawFile]:
         """The files of a source, sorted by path. Raises DataError if a pattern matches nothing or a file is empty."""
@@ -67,13 +69,14 @@ class RawRoot:
             matches = self._match(pattern)
             if not matches:
                 raise DataError(
-                    f"source {name!r}: no file matches {pattern!r} under {self.uri}; correct 'files' in the recipe or --raw"
+                    f"source {name!r}: no file matches {pattern!r} under {self.uri}; correct 'files' in the recipe, "
+                    "or --raw"
                 )
             found |= {file.path: file for file in matches}
         return [found[path] for path in sorted(found)]
 
     def _match(self, pattern: str) -> list[RawFile]:
-        fixed = [part for part in PurePosixPath(pattern).parts[:-1]]
+        fixed = list(PurePosixPath(pattern).parts[:-1])
         while any(mark in "/".join(fixed) for mark in "*?["):
             fixed.pop()
         top = "/".join([self.base, *fixed])
@@ -116,8 +119,8 @@ def is_plain_text(path: str) -> bool:
 def records(file: RawFile) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
     """The records of a file with their line (from 1): an object, or why it cannot be read.
 
-    A plain text file is one record {"text": …, "id": its path}. Raises DataError for a file that is empty, cut off or of
-    another format than its name says.
+    A plain text file is one record {"text": …, "id": its path}. Raises DataError for a file that is empty, cut off or
+    of another format than its name says.
     """
     if file.bytes == 0 and not is_plain_text(file.path):
         raise DataError(f"{file.uri} is empty (0 bytes); remove it, or write it again")
@@ -219,7 +222,7 @@ def _zstd_frame() -> Any:
 
 
 def _decompressed(stream: Any, file: RawFile, frame: Any, errors: tuple[type[Exception], ...]) -> Iterator[bytes]:
-    """The content of all frames, end to end. Raises DataError if the last one is cut off or the bytes are not of the format."""
+    """The content of all frames, end to end. Raises DataError if the last is cut off, or one is not of the format."""
     current = None
     while chunk := stream.read(CHUNK_BYTES):
         while chunk:

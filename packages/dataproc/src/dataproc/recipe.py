@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
+from pydantic import Field, field_validator, model_validator
+
 from manifest.errors import RecipeError
 from manifest.fields import Count, RecipeModel, validate
-from pydantic import Field, field_validator, model_validator
 
 Scope = Literal["global", "local", "none"]
 KeepKey = Literal["source_order", "longest", "id"]
@@ -92,7 +93,9 @@ class Dedup(RecipeModel):
         if self.ngram == 0:
             object.__setattr__(self, "ngram", {"char": 13, "word": 5}[self.unit])
         if self.bands is not None and not 0 < self.bands[0] * self.bands[1] <= self.permutations:
-            raise ValueError(f"bands {list(self.bands)} need bands × rows between 1 and {self.permutations} permutations")
+            raise ValueError(
+                f"bands {list(self.bands)} need bands × rows between 1 and {self.permutations} permutations"
+            )
         if not self.keep or self.keep[-1] != "id" or len(set(self.keep)) != len(self.keep):
             raise ValueError("keep must name each key once and end with 'id', so that it is a total order")
         return self
@@ -126,7 +129,7 @@ class TokenizerRecipe(RecipeModel):
 
 
 class PhaseRecipe(RecipeModel):
-    """What a phase draws: weights × tokens, or epochs per view, or tokens per view; epochs and tokens per view may mix."""
+    """What a phase draws: weights × tokens, epochs per view, or tokens per view; the last two may be mixed."""
 
     weights: dict[str, float] = {}
     epochs: dict[str, float] = {}
@@ -156,7 +159,9 @@ class PhaseRecipe(RecipeModel):
         if not isinstance(self.tokens, int):
             raise ValueError("weights need 'tokens', the number of tokens of the phase, such as tokens: 4M")
         if self.epochs:
-            raise ValueError("a phase has either weights or epochs; put the sources of the other kind into its own phase")
+            raise ValueError(
+                "a phase has either weights or epochs; put the sources of the other kind into its own phase"
+            )
 
     @property
     def names(self) -> set[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from manifest.artifact import Opened
-from manifest.mixture import Mixture
 from rich.table import Table
 
 from dataproc import progress
+from manifest.artifact import Opened
+from manifest.mixture import Mixture
 
 COLUMNS = (
     ("source", "source"),
@@ -35,7 +35,7 @@ def table(sources: Mapping[str, Mapping[str, int]]) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold", footer_style="bold", show_footer=True)
     for title, key in shown:
         total = "total" if key == "source" else f"{sum(row[key] for row in sources.values()):,}"
-        made.add_column(title, footer=total, justify="left" if key == "source" else "right", overflow="fold")
+        made.add_column(title, footer=total, justify="left" if key == "source" else "right", no_wrap=key == "source")
     for name, row in sources.items():
         made.add_row(name, *(f"{row[key]:,}" for _, key in shown[1:]))
     return made

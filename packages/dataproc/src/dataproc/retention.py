@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from manifest.artifact import Opened
-
 from dataproc.recipe import DataRecipe
 from dataproc.stage import Planned, summary_of
+from manifest.artifact import Opened
 
 Artifacts = Mapping[str, Opened | Planned]
 

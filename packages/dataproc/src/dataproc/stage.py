@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dataproc import progress
+from dataproc.workers import Workers
 from manifest.artifact import Opened, open_artifact, relative_uri
 from manifest.record import (
     Artifact,
@@ -27,9 +29,6 @@ from manifest.record import (
     now,
 )
 from manifest.store import Store
-
-from dataproc import progress
-from dataproc.workers import Workers
 
 NOTES = ".notes"
 SCRATCH = ".scratch"
@@ -77,7 +76,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Draft:
-    """Where a stage writes: shards at the top, notes of finished tasks and scratch files in directories of their own."""
+    """Where a stage writes: shards at the top, notes of finished tasks and scratch files in directories beside them."""
 
     path: Path
 
@@ -192,7 +191,11 @@ def summary_of(opened: Opened | Planned) -> dict[str, Any]:
 def shard_files(opened: Opened, stem: str = "") -> list[Path]:
     """The shards of an artifact whose names begin with `stem`, in order of name."""
     assert isinstance(opened.manifest, Artifact)
-    return [opened.directory / s.path for s in sorted(opened.manifest.shards, key=lambda s: s.path) if s.path.startswith(stem)]
+    return [
+        opened.directory / s.path
+        for s in sorted(opened.manifest.shards, key=lambda s: s.path)
+        if s.path.startswith(stem)
+    ]
 
 
 def _drop_unlisted(directory: Path, listed: set[str]) -> None:
@@ -203,4 +206,7 @@ def _drop_unlisted(directory: Path, listed: set[str]) -> None:
 
 
 def _counts(summary: Mapping[str, Any]) -> str:
-    return ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in summary.items() if isinstance(value, int)) or "done"
+    return (
+        ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in summary.items() if isinstance(value, int))
+        or "done"
+    )

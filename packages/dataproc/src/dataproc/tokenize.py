@@ -1,6 +1,7 @@
 """Documents → tokens: one stream per source, documents in order of id hash, each closed by end-of-text.
 
-in:  deduped/<source>, tokenizers/<name>      out: tokens/<source>: shards `tokens-*` (.bin, .idx, .ids; manifest.indexed)
+in:  deduped/<source>, tokenizers/<name>
+out: tokens/<source>: shards `tokens-*` (.bin, .idx, .ids; see manifest.indexed)
 
 Shards hold ranges of the id hash: documents are exchanged by it, then each partition is sorted and encoded.
 """
@@ -13,9 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from manifest.identity import hash64
-from manifest.indexed import ShardWriter, token_dtype
-from manifest.record import Model, Shard
 from tokenizers import Tokenizer
 
 from dataproc.documents import batches, file_sha256
@@ -23,6 +21,9 @@ from dataproc.shuffle import Scattered, write_partitions
 from dataproc.stage import Draft, Made
 from dataproc.vocab import end_of_text, load
 from dataproc.workers import Workers
+from manifest.identity import hash64
+from manifest.indexed import ShardWriter, token_dtype
+from manifest.record import Model, Shard
 
 STAGE = "tokenize/1"
 SHARD_TEXT_BYTES = 256_000_000
@@ -73,7 +74,9 @@ def _gather(partition: int, rows: Scattered, *, tokenizer: Path, draft: Path) ->
     end = end_of_text(encoder)
     with ShardWriter(stem, token_dtype(encoder.get_vocab_size())) as writer:
         for ids, texts in _batches(table):
-            for identifier, encoding in zip(ids, encoder.encode_batch_fast(texts, add_special_tokens=False), strict=True):
+            for identifier, encoding in zip(
+                ids, encoder.encode_batch_fast(texts, add_special_tokens=False), strict=True
+            ):
                 writer.add(identifier, [*encoding.ids, end])
     return Tokenized(
         files=tuple(_file(stem.with_suffix(suffix), writer.documents) for suffix in SUFFIXES),

@@ -13,15 +13,15 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-from manifest.errors import RecipeError
-from manifest.identity import hash64
-from manifest.record import Shard
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dataproc.documents import ShardWriter, batches, file_sha256
 from dataproc.recipe import TrainTokenizer
 from dataproc.stage import Draft, Made
 from dataproc.workers import Done, Workers
+from manifest.errors import RecipeError
+from manifest.identity import hash64
+from manifest.record import Shard
 
 STAGE = "tokenizer/1"
 END_OF_TEXT = "<|endoftext|>"
@@ -64,8 +64,10 @@ def load(path: Path) -> Tokenizer:
         raise RecipeError(f"tokenizer: {file} does not exist; give a directory with a {TOKENIZER}")
     try:
         return Tokenizer.from_file(str(file))
-    except Exception as error:  # noqa: BLE001 - the library raises bare Exception
-        raise RecipeError(f"tokenizer: {file} cannot be loaded ({error}); expected a Hugging Face {TOKENIZER}") from error
+    except Exception as error:
+        raise RecipeError(
+            f"tokenizer: {file} cannot be loaded ({error}); expected a Hugging Face {TOKENIZER}"
+        ) from error
 
 
 def end_of_text(tokenizer: Tokenizer) -> int:

@@ -11,6 +11,7 @@ missing. Results come back in the order of the items, whatever finished first.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -19,16 +20,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dataproc import progress
+from dataproc.shuffle import Scattered, partition_batches
 from manifest.errors import InputError
 from manifest.record import Model
 from manifest.store import write_atomic
 
-from dataproc import progress
-from dataproc.shuffle import Scattered, partition_batches
-
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R", bound=Model)
 
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
 OBJECT_STORE_BYTES = 100_000_000  # data goes through files, so Ray's object store holds only task records
 
 
@@ -41,9 +42,7 @@ class Workers(ABC):
     def _run(self, tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
         """Runs every task; yields once per finished one. A failing task raises here."""
 
-    def map(
-        self, task: Callable[[I], R], items: Sequence[I], *, result: type[R], notes: Path, label: str
-    ) -> list[R]:
+    def map(self, task: Callable[[I], R], items: Sequence[I], *, result: type[R], notes: Path, label: str) -> list[R]:
         """Runs `task` on every item that has no note yet.
 
         notes: a directory; result i is in `i.json`. Raises what a task raises.
@@ -160,46 +159,57 @@ class _Worker:
 
 @contextmanager
 def open_workers(spec: str) -> Iterator[Workers]:
-    """`serial`; `local:N`: N workers on a Ray started here and stopped afterwards; `ray://host:port` or `ray`: a
-    running cluster (RAY_ADDRESS), all its CPUs. On a cluster the store lies on a file system that all nodes share.
+    """The workers that a command names.
 
-    Raises InputError for another spec, or if the cluster cannot be reached.
+    serial        this process
+    local:N       N workers on a Ray that is started here and stopped afterwards
+    ray           the running cluster at RAY_ADDRESS (or on this machine), all its CPUs
+    ray://…       the running cluster there
+
+    On a cluster of several machines the store lies on a file system that all of them share. Raises InputError for
+    another spec, or if no cluster answers.
     """
+    kind, _, count = spec.partition(":")
     if spec == "serial":
         yield Serial()
-        return
-    import ray
+    elif kind == "local" and count.isdigit() and int(count) > 0:
+        with _own_ray(int(count)):
+            yield Ray(int(count))
+    elif spec == "ray" or spec.startswith("ray://"):
+        with _running_ray(spec):
+            yield Ray(_cluster_cpus())
+    else:
+        raise InputError(f"--workers {spec}: expected serial, local:N (such as local:2), ray or ray://host:port")
 
-    _connect(spec)
+
+@contextmanager
+def _own_ray(workers: int) -> Iterator[None]:
+    """A Ray for this process alone: whoever does not inherit its token is refused."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray  # after the environment, which Ray reads when it is imported
+
+    ray.init("local", num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **QUIET)
     try:
-        yield Ray(int(spec.partition(":")[2]) if spec.startswith("local:") else _cluster_cpus())
+        yield
     finally:
         ray.shutdown()
 
 
-def _connect(spec: str) -> None:
+@contextmanager
+def _running_ray(spec: str) -> Iterator[None]:
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    kind, _, count = spec.partition(":")
-    if kind == "local" and count.isdigit() and int(count) > 0:
-        ray.init(
-            address="local",
-            num_cpus=int(count),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            **options,
-        )
-        return
-    if spec != "ray" and not spec.startswith("ray://"):
-        raise InputError(f"--workers {spec}: expected serial, local:N (such as local:2), ray or ray://host:port")
     try:
-        ray.init(address="auto" if spec == "ray" else spec, **options)
+        ray.init("auto" if spec == "ray" else spec, **QUIET)
     except ConnectionError as error:
-        raise InputError(f"--workers {spec}: no Ray cluster answers there ({error}); start one, or use local:N") from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--workers {spec}: no Ray cluster answers ({reason}); start one, or use local:N") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _cluster_cpus() -> int:

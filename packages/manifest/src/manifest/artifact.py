@@ -109,9 +109,7 @@ def verify(uri: str | Path) -> int:
     file that differs, WrongArtifact for a stream that the mixture was not made with.
     """
     store, name, manifest = _find(uri, None)
-    total = sum(
-        _check_digest(store, f"{name}/{file.path}", file.sha256, file.bytes) for file in manifest.files()
-    )
+    total = sum(_check_digest(store, f"{name}/{file.path}", file.sha256, file.bytes) for file in manifest.files())
     if isinstance(manifest, Mixture):
         for stream in manifest.streams.values():
             where = resolve(store.where(name), stream.uri)

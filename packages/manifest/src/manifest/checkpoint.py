@@ -33,6 +33,11 @@ class StepWindows(Model):
     first: int
     stop: int
 
+    def part(self, rank: int, world: int) -> range:
+        """The windows of one of `world` workers: consecutive, in order of rank, one more or less than another's."""
+        count = self.stop - self.first
+        return range(self.first + count * rank // world, self.first + count * (rank + 1) // world)
+
 
 class Timeline(Model):
     """The order record with the pace of each of its segments: which windows each step reads."""
@@ -47,9 +52,7 @@ class Timeline(Model):
         first_step = 0
         for segment, pace in enumerate(self.paces):
             if self.order.block_tokens % pace.seq_len:
-                raise ValueError(
-                    f"seq_len {pace.seq_len} does not divide blocks of {self.order.block_tokens}"
-                )
+                raise ValueError(f"seq_len {pace.seq_len} does not divide blocks of {self.order.block_tokens}")
             if pace.first_step != first_step:
                 raise ValueError(f"segment {segment} begins at step {pace.first_step}, not {first_step}")
             first_step += self.steps(segment)

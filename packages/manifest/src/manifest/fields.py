@@ -68,9 +68,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
             yield f"{field!r} is missing"
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            found = (
-                "" if isinstance(problem["input"], dict) or place == [] else f" (found {problem['input']!r})"
-            )
+            found = "" if isinstance(problem["input"], dict) or place == [] else f" (found {problem['input']!r})"
             yield f"{field!r}: {message}{found}"
 
 

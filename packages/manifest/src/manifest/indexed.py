@@ -54,9 +54,7 @@ class ShardWriter:
         if isinstance(tokens, np.ndarray):  # NumPy checks lists itself
             assert np.array_equal(array, tokens), f"{document_id} has a token that {self.dtype} cannot hold"
         key = (hash64(document_id), document_id.encode("utf-8"))
-        assert not self._ids or (self._hashes[-1], self._ids[-1]) < key, (
-            "documents come in order of (hash, id)"
-        )
+        assert not self._ids or (self._hashes[-1], self._ids[-1]) < key, "documents come in order of (hash, id)"
         self._bin.write(array.data)
         self._lengths.append(array.size)
         self._hashes.append(key[0])
@@ -167,9 +165,7 @@ def open_shard(stem: Path) -> Shard:
     tokens, idx, ids = (_file(stem, suffix) for suffix in (".bin", ".idx", ".ids"))
     dtype, documents = _idx_header(idx)
     if _head(ids, 16) != IDS_MAGIC + documents.to_bytes(8, "little"):
-        raise CorruptArtifact(
-            f"{ids} does not list the {documents} documents of {idx}; build the stream again"
-        )
+        raise CorruptArtifact(f"{ids} does not list the {documents} documents of {idx}; build the stream again")
     lengths = _map(idx, np.dtype("<i4"), 34, documents)
     pointers = _map(idx, np.dtype("<i8"), 34 + 4 * documents, documents)
     offsets = _map(ids, np.dtype("<u8"), 16 + 8 * documents, documents + 1)
@@ -195,9 +191,7 @@ def _idx_header(idx: Path) -> tuple[np.dtype[np.generic], int]:
     header = _head(idx, 34)
     version = IDX_MAGIC + (1).to_bytes(8, "little")
     if len(header) < 34 or not header.startswith(version) or header[17] not in DTYPE_CODES:
-        raise CorruptArtifact(
-            f"{idx} is not a Megatron index of a dtype that Winnow writes; build the stream again"
-        )
+        raise CorruptArtifact(f"{idx} is not a Megatron index of a dtype that Winnow writes; build the stream again")
     return DTYPE_CODES[header[17]], int.from_bytes(header[18:26], "little")
 
 

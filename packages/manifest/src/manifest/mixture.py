@@ -85,15 +85,11 @@ class Mixture(Manifest):
     def _names_exist(self) -> Self:
         for name, view in self.views.items():
             if view.stream not in self.streams:
-                raise ValueError(
-                    f"view {name!r} reads stream {view.stream!r}, which the mixture does not have"
-                )
+                raise ValueError(f"view {name!r} reads stream {view.stream!r}, which the mixture does not have")
         for phase in self.phases:
             for name, blocks in phase.draw.items():
                 if name not in self.views:
-                    raise ValueError(
-                        f"phase {phase.name!r} draws from view {name!r}, which the mixture does not have"
-                    )
+                    raise ValueError(f"phase {phase.name!r} draws from view {name!r}, which the mixture does not have")
                 if blocks < 0:
                     raise ValueError(f"phase {phase.name!r} draws {blocks} blocks from {name!r}")
         names = [phase.name for phase in self.phases]

@@ -238,9 +238,7 @@ def _explain(error: Exception, uri: str, endpoint: str) -> WinnowError | None:
     if isinstance(error, FileNotFoundError):
         return None
     if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError):
-        return InputError(
-            f"{uri}: {endpoint} denies access with these credentials; check them and the bucket's policy"
-        )
+        return InputError(f"{uri}: {endpoint} denies access with these credentials; check them and the bucket's policy")
     if "AccessKeyId" in text or "SecretAccessKey" in text or "169.254.169.254" in text:
         return InputError(_no_credentials(uri))
     if "error sending request" in text:

@@ -229,9 +229,7 @@ def _tape(record: OrderRecord, stream: str) -> _Tape:
     tape = _Tape()
     for segment in record.segments:
         draws = [
-            (draw, taken)
-            for draw, taken in zip(segment.draws, segment.taken, strict=True)
-            if draw.stream == stream
+            (draw, taken) for draw, taken in zip(segment.draws, segment.taken, strict=True) if draw.stream == stream
         ]
         for draw, _ in draws:
             assert tape.take(draw.blocks) == draw.ranges, "an order record's ranges follow from its segments"

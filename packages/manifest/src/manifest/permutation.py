@@ -66,9 +66,7 @@ def permutation(size: int, *, seed: int, stream: str, epoch: int) -> Permutation
     """The permutation of a stream's blocks in an epoch, keyed by (seed, tokens id, epoch)."""
     assert size > 0
     key = f"winnow order 1|{seed}|{stream}|{epoch}".encode()
-    stretched = b"".join(
-        hashlib.blake2b(key, digest_size=64, salt=bytes([i])).digest() for i in range(ROUNDS // 8)
-    )
+    stretched = b"".join(hashlib.blake2b(key, digest_size=64, salt=bytes([i])).digest() for i in range(ROUNDS // 8))
     round_keys = tuple(int.from_bytes(stretched[8 * i : 8 * i + 8], "big") for i in range(ROUNDS))
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     return Permutation(size, half_bits, round_keys)

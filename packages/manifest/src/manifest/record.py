@@ -114,9 +114,7 @@ class Artifact(Manifest):
         return iter(self.shards)
 
 
-def fingerprint(
-    stage: str, *, config: dict[str, Any], inputs: dict[str, Reference], libraries: dict[str, str]
-) -> str:
+def fingerprint(stage: str, *, config: dict[str, Any], inputs: dict[str, Reference], libraries: dict[str, str]) -> str:
     """What is asked of a stage, as a digest. Raises as `canonical_json` does."""
     ids = {name: reference.id for name, reference in inputs.items()}
     return digest_of({"stage": stage, "config": config, "inputs": ids, "libraries": libraries})
@@ -124,9 +122,7 @@ def fingerprint(
 
 def digest_of_shards(shards: tuple[Shard, ...]) -> str:
     """The digest of an artifact: over the names, row counts and digests of its shards, in order of name."""
-    return digest_of(
-        [[shard.path, shard.rows, shard.digest] for shard in sorted(shards, key=lambda s: s.path)]
-    )
+    return digest_of([[shard.path, shard.rows, shard.digest] for shard in sorted(shards, key=lambda s: s.path)])
 
 
 def now() -> str:
@@ -146,9 +142,7 @@ def parse(data: bytes, where: str) -> Manifest:
     try:
         fields = json.loads(data)
     except ValueError as error:
-        raise CorruptArtifact(
-            f"{where} is not JSON ({error}); delete the directory and build it again"
-        ) from error
+        raise CorruptArtifact(f"{where} is not JSON ({error}); delete the directory and build it again") from error
     found = fields.get("version") if isinstance(fields, dict) else None
     if found != VERSION:
         raise UnknownVersion(

@@ -84,9 +84,7 @@ class Store(ABC):
         """
         record = record.identified()
         for file in record.files():
-            assert (draft / file.path).stat().st_size == file.bytes, (
-                f"{file.path} of the draft is not as listed"
-            )
+            assert (draft / file.path).stat().st_size == file.bytes, f"{file.path} of the draft is not as listed"
         for entry in draft.iterdir():
             if entry.name.startswith("."):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -102,7 +100,7 @@ class Store(ABC):
             if present.id != record.id:
                 raise CorruptArtifact(
                     f"{self.where(path)} exists with content {short(present.id)}, and building it again gave "
-                    f"{short(record.id)}; delete one of the two, and report this: a stage is random"
+                    f"{short(record.id)}; delete one of the two, and report it: a stage is not deterministic"
                 ) from None
             shutil.rmtree(draft, ignore_errors=True)
             return present

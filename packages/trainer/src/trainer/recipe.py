@@ -8,31 +8,18 @@ An unknown key is an error, and so is a value that this version does not support
 
 from __future__ import annotations
 
-import re
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from manifest import fields
 from manifest.record import Model
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from trainer.model.shape import Architecture
-from trainer.reading import checked, read_yaml
+from trainer.reading import read_yaml
 
-_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
-
-
-def parse_count(value: object) -> int:
-    """A whole number, also as 200k, 4M, 1.5B → int. Raises ValueError."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMbBtT]?)", str(value).strip().replace("_", ""))
-    if match and (number := Decimal(match[1]) * _FACTORS[match[2].lower()]) == int(number):
-        return int(number)
-    raise ValueError("expected a whole number such as 4096, 200k, 4M or 345B")
-
-
-Count = Annotated[int, BeforeValidator(parse_count), Field(gt=0)]
+Count = Annotated[fields.Count, Field(gt=0)]
+"""A positive whole number, also as 200k, 4M, 345B."""
 
 
 def _only(*values: object) -> BeforeValidator:
@@ -165,4 +152,4 @@ class TrainRecipe(Model):
 
 def load_recipe(path: Path) -> TrainRecipe:
     """The recipe in a file. Raises RecipeError with a line per problem."""
-    return checked(TrainRecipe, read_yaml(path), str(path))
+    return fields.validate(TrainRecipe, read_yaml(path), str(path))

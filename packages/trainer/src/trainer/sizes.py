@@ -13,11 +13,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from manifest.errors import RecipeError
+from manifest.fields import validate
 from manifest.record import Model
 from pydantic import Field
 
 from trainer.model.shape import Shape
-from trainer.reading import checked, read_yaml
+from trainer.reading import read_yaml
 from trainer.recipe import Count, PhaseRecipe, TrainRecipe
 
 SHARED = "shared"
@@ -48,7 +49,7 @@ def load_size(file: Path, recipe: str, name: str) -> Size:
     for group in (recipe, SHARED):
         content = entries.get(group) or {}
         if name in content:
-            return checked(Size, content[name], str(file), key=f"{group}.{name}")
+            return validate(Size, content[name], f"{file}: {group}.{name}")
     known = sorted({*(entries.get(recipe) or {}), *(entries.get(SHARED) or {})})
     raise RecipeError(
         f"{file}: no size {name!r} for recipe {recipe!r}; it has {', '.join(known) or 'none'}. Choose one of them with --size"
@@ -90,7 +91,7 @@ def _paced(name: str, phase: PhaseRecipe, size: Size, notes: list[str]) -> Phase
     if size.warmup_steps is not None and warmup is not None and size.warmup_steps < warmup:
         notes.append(f"{name}: {size.warmup_steps} steps of warm-up (the recipe has {warmup})")
         changes["schedule"] = phase.schedule.model_copy(update={"warmup_steps": size.warmup_steps})
-    return checked(PhaseRecipe, {**phase.model_dump(by_alias=True), **_dumped(changes)}, f"size of phase {name}")
+    return validate(PhaseRecipe, {**phase.model_dump(by_alias=True), **_dumped(changes)}, f"size of phase {name}")
 
 
 def _dumped(changes: dict[str, object]) -> dict[str, object]:

@@ -35,10 +35,7 @@ def sketch_bounds(threshold: float, permutations: int) -> SketchBounds:
     if not 0 < threshold <= 1:
         raise ValueError(f"a Jaccard threshold lies in (0, 1], not at {threshold}")
     part, whole = threshold.as_integer_ratio()
-    weights = [
-        comb(permutations, k) * part**k * (whole - part) ** (permutations - k)
-        for k in range(permutations + 1)
-    ]
+    weights = [comb(permutations, k) * part**k * (whole - part) ** (permutations - k) for k in range(permutations + 1)]
     low = sum(tail * ODDS_AGAINST_ERROR < whole**permutations for tail in accumulate(weights))
     high = sum(tail * ODDS_AGAINST_ERROR < whole**permutations for tail in accumulate(reversed(weights)))
     return SketchBounds(low - 1, permutations + 1 - high)

@@ -4,9 +4,9 @@ in:  clusters/<group>, documents/<source>…
 out: ledger/<group>: one row per removed document
      id, source, survivor, survivor_source, cluster, jaccard f64 (exact, to the survivor), rule
 
-The survivor is the first of its cluster in a stated total order: `source_order` (as in the recipe), `longest` (characters),
-`id`. `rule` is the first key in which the removed document came behind. By transitivity the Jaccard to the survivor may
-lie under the threshold.
+The survivor is the first of its cluster in a stated total order: `source_order` (as in the recipe), `longest`
+(characters), `id`. `rule` is the first key in which the removed document came behind. By transitivity the Jaccard to
+the survivor may lie under the threshold.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from manifest.record import Model, Shard
 
 from dataproc.dedup.jaccard import exact
 from dataproc.dedup.shingles import ShingleSets, Shingling, clean_all, shingle_hashes, unique_sorted
@@ -26,6 +25,7 @@ from dataproc.documents import ShardWriter, batches
 from dataproc.shuffle import Scattered, write_partitions
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
+from manifest.record import Model, Shard
 
 STAGE = "keep/1"
 PARTITION_DOCUMENTS = 20_000
@@ -123,11 +123,7 @@ def _scatter(shard: Path, file: Path, *, members: Path, partitions: int) -> None
     for batch in batches(shard, ["id", "text"]):
         rows = pl.DataFrame(pl.from_arrow(batch))
         kept.append(rows.join(table.select("id", "cluster"), on="id", maintain_order="left"))
-    rows = (
-        pl.concat(kept)
-        if kept
-        else pl.DataFrame(schema={"id": pl.String, "text": pl.String, "cluster": pl.String})
-    )
+    rows = pl.concat(kept) if kept else pl.DataFrame(schema={"id": pl.String, "text": pl.String, "cluster": pl.String})
     number = _cluster_numbers(table)
     partition = rows.join(number, on="cluster", maintain_order="left")["number"].to_numpy() % partitions
     write_partitions(file, rows.select("id", "text").to_arrow(), partition.astype(np.int64), partitions)
@@ -140,15 +136,15 @@ def _cluster_numbers(table: pl.DataFrame) -> pl.DataFrame:
 def _gather(partition: int, rows: Scattered, *, members: Path, shingling: Shingling, draft: Path) -> Removed:
     """The ledger rows of a partition's clusters, in order of (cluster, rank)."""
     table = pl.read_parquet(members).with_row_index("rank")
-    texts = pa.Table.from_batches(list(rows)) if (rows := list(rows)) else pa.table({"id": [], "text": []})
+    found = list(rows)
+    texts = pa.Table.from_batches(found) if found else pa.table({"id": [], "text": []})
     ids = pl.DataFrame({"id": pl.Series(texts["id"].to_pylist(), dtype=pl.String)}).with_row_index("row")
     ours = table.join(ids, on="id").sort("rank")
     sets = unique_sorted(shingle_hashes(clean_all(texts["text"].cast(pa.large_string())), shingling))
     survivor_row = dict(ours.filter(pl.col("rule") == "").select("id", "row").iter_rows())
     removed = ours.filter(pl.col("rule") != "")
     jaccard = [
-        _exact(sets, row, survivor_row[survivor])
-        for row, survivor in removed.select("row", "survivor").iter_rows()
+        _exact(sets, row, survivor_row[survivor]) for row, survivor in removed.select("row", "survivor").iter_rows()
     ]
     out = removed.with_columns(pl.Series("jaccard", jaccard, dtype=pl.Float64)).select(LEDGER.names)
     writer = ShardWriter(draft, f"ledger-{partition:05d}", LEDGER)

@@ -64,9 +64,7 @@ def link(
     if cap < 1:
         raise ValueError(f"cap: {cap}; a bucket's documents are compared with at least 1")
     members, bounds = _buckets(keys, docs)
-    assert (sets.offsets[members] < sets.offsets[members + 1]).all(), (
-        "documents share a key but lack their sets"
-    )
+    assert (sets.offsets[members] < sets.offsets[members + 1]).all(), "documents share a key but lack their sets"
     reject_at, accept_at = sketch_bounds(threshold, signatures_ND.shape[1])
     evidence = _Evidence(signatures_ND, sets.hashes, sets.offsets, threshold, reject_at, accept_at)
     forest = _Forest(parent.copy(), np.empty((len(members), 2), np.int64), np.empty(len(members), np.float32))
@@ -90,15 +88,11 @@ def identical(hashes_N2: NDArray[np.uint64], docs: NDArray[np.int64]) -> NDArray
     return np.stack([docs[firsts[repeats]], docs[repeats]], axis=1)
 
 
-def _buckets(
-    keys: NDArray[np.uint64], docs: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _buckets(keys: NDArray[np.uint64], docs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The documents of all buckets of two or more, by (key, doc), and where each bucket begins and ends."""
     order = np.lexsort((docs, keys))
     ordered = keys[order]
-    starts = np.flatnonzero(
-        np.concatenate([np.ones(min(1, len(keys)), np.bool_), ordered[1:] != ordered[:-1]])
-    )
+    starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), np.bool_), ordered[1:] != ordered[:-1]]))
     sizes = np.diff(starts, append=len(keys))
     members = docs[order][np.repeat(sizes > 1, sizes)]
     return members, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[sizes > 1])])

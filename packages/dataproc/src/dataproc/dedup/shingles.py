@@ -26,11 +26,14 @@ from numpy.typing import NDArray
 # holds them. Change it with any change of `_hash_span`, of its seeds, or of the cleaning.
 HASH = "winnow-xmr64-1"
 
-U8, I64, U64 = NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint64]
+U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Machine code, compiled on first use, kept beside the source, and free of the GIL. Numba looks only at the
-# file of the compiled function to see whether its copy is stale, so a kernel calls kernels of its own file.
+# file of the compiled function to see whether its copy is stale, so kernels call only kernels of their own
+# file (pairs.py says what to do about its exception).
 kernel: Callable[[F], F] = njit(nogil=True, cache=True)
 
 
@@ -75,9 +78,7 @@ def clean(text: str) -> str:
 
     This is SlimPajama's normalisation before shingling, and the reference for `clean_all`.
     """
-    kept = (
-        text.lower().encode().translate(None, _PUNCTUATION).decode()
-    )  # bytes: nine times str.translate's speed
+    kept = text.lower().encode().translate(None, _PUNCTUATION).decode()  # 9 × the speed of str.translate
     return " ".join(kept.split())
 
 

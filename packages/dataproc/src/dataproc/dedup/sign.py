@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from manifest.record import Model, Shard
 from numpy.typing import NDArray
 
 from dataproc.dedup.minhash import signatures
 from dataproc.dedup.shingles import Shingling, clean_all, shingle_hashes, text_hashes
 from dataproc.documents import ShardWriter, batches, rows_of
+from manifest.record import Model, Shard
 
 STAGE = "sign/1"
 SCHEME = "datasketch-affine32"
@@ -62,9 +62,7 @@ def sign(shard: Path, *, shingling: Shingling, permutations: int, draft: Path) -
 
 def _fixed(values_NK: NDArray[np.generic], width: int) -> pa.Array:
     data = np.ascontiguousarray(values_NK)
-    return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(width), len(data), [None, pa.py_buffer(data.tobytes())]
-    )
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(data), [None, pa.py_buffer(data.tobytes())])
 
 
 def column_of(shard: Path, name: str, dtype: str, width: int) -> NDArray[np.generic]:

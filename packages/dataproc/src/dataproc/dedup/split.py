@@ -1,11 +1,12 @@
 """Which documents are held out, and what is left for training.
 
-in:  documents/<source>, clusters/global        out: heldout/<recipe>: `heldout-*` (documents), `excluded-*` (id, source,
-                                                     heldout: the held-out document that it is a near-duplicate of)
-in:  documents/<source>, ledger, heldout        out: deduped/<source> (documents)
+in:  documents/<source>, clusters/global      out: heldout/<recipe>: `heldout-*` (documents), `excluded-*` (id, source,
+                                                   heldout: the held-out document that it is a near-duplicate of)
+in:  documents/<source>, ledger, heldout      out: deduped/<source> (documents)
 
-Whole verified global clusters are held out (a document without near-duplicates is a cluster of one), chosen by a hash of
-their smallest id: so the set is the same for every scope, and no training document is a near-duplicate of a held-out one.
+Whole verified global clusters are held out (a document without near-duplicates is a cluster of one), chosen by a hash
+of their smallest id: so the set is the same for every scope, and no training document is a near-duplicate of a held-out
+one.
 Of each cluster one document is held, the first in keep order; the others are dropped.
 """
 
@@ -18,14 +19,14 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from manifest.identity import hash64
-from manifest.record import Model, Shard
 
 from dataproc.dedup.keep import ranked, read_clusters
 from dataproc.documents import DOCUMENTS, ShardWriter, batches
 from dataproc.recipe import Holdout
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
+from manifest.identity import hash64
+from manifest.record import Model, Shard
 
 HOLDOUT_STAGE = "holdout/1"
 DEDUPED_STAGE = "dedupe/1"
@@ -111,7 +112,7 @@ def _within_share(
     total: dict[str, int],
     max_share: float,
 ) -> tuple[set[str], list[dict[str, str]]]:
-    """Takes clusters in order of their hash as long as no source loses more than its share. → held ids, excluded rows."""
+    """Takes clusters in order of hash while no source loses more than its share → held ids, excluded rows."""
     clusters: list[tuple[int, list[tuple[str, str]]]] = [(key, [(i, source)]) for key, i, source in singles]
     for (smallest,), rows in members.group_by("cluster", maintain_order=True):
         key = _key(str(smallest))

@@ -1,0 +1,151 @@
+"""Document → the windows that read it, and step → the documents that it reads. Arithmetic, no list as long as the data.
+
+    document ──► span of its stream ──► blocks ──order──► slots ──► windows that meet the span ──► steps
+    step ──► windows ──► slots ──order──► blocks ──► spans of documents
+
+A window reads seq_len tokens and learns within them, so nothing outside a window is seen. A document is followed
+through plain tokens: what a transform such as fill-in-the-middle cuts off at reading time is counted as read.
+`streams` below maps the id of a tokens artifact to its stream.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from manifest.checkpoint import Timeline
+from manifest.corpus import Span, TokenStream
+from manifest.errors import WrongArtifact
+from manifest.identity import short
+from manifest.order import Read, read, slots_reading
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """A window that reads `tokens` tokens of a document. `window` counts from the first of its segment."""
+
+    segment: int
+    phase: str
+    mixture: str
+    view: str
+    slot: int
+    window: int
+    step: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class WindowRead:
+    """A window of a step: tokens [start, start + seq_len) of its stream, and the documents that they belong to.
+
+    At the end of the stream it goes on at the start. `window` counts from the first of its segment.
+    """
+
+    segment: int
+    window: int
+    slot: int
+    view: str
+    stream: str
+    epoch: int
+    block: int
+    start: int
+    seq_len: int
+    spans: tuple[Span, ...]
+
+
+def exposures(
+    timeline: Timeline,
+    streams: Mapping[str, TokenStream],
+    document_id: str,
+    until_step: int | None = None,
+) -> Iterator[Exposure]:
+    """Every window of steps < `until_step` (default: of all steps) that reads a document, in order of step.
+
+    Raises WrongArtifact if the order reads a stream that is not in `streams`.
+    """
+    found: list[Exposure] = []
+    for stream_id in _streams_read(timeline):
+        stream = _stream(streams, stream_id)
+        span = stream.find(document_id)
+        if span is not None:
+            found += _exposures_of(timeline, stream_id, stream, span)
+    found.sort(key=lambda exposure: (exposure.segment, exposure.window))
+    return (exposure for exposure in found if until_step is None or exposure.step < until_step)
+
+
+def documents_of_step(timeline: Timeline, streams: Mapping[str, TokenStream], step: int) -> Iterator[WindowRead]:
+    """What a step reads, window by window. Raises IndexError beyond the last step, WrongArtifact as above."""
+    windows = timeline.step(step)
+    segment = timeline.order.segments[windows.segment]
+    per_slot = timeline.windows_per_slot(windows.segment)
+    for window in range(windows.first, windows.stop):
+        slot, within = divmod(window, per_slot)
+        reading = read(timeline.order, segment.first_slot + slot)
+        yield _window_read(timeline, _stream(streams, reading.stream), reading, window, within)
+
+
+def _window_read(timeline: Timeline, stream: TokenStream, reading: Read, window: int, within: int) -> WindowRead:
+    seq_len = timeline.paces[reading.segment].seq_len
+    start = reading.block * stream.block_tokens + within * seq_len
+    return WindowRead(
+        segment=reading.segment,
+        window=window,
+        slot=reading.slot,
+        view=reading.view,
+        stream=reading.stream,
+        epoch=reading.epoch,
+        block=reading.block,
+        start=start % stream.tokens,
+        seq_len=seq_len,
+        spans=tuple(stream.spans(start, seq_len)),
+    )
+
+
+def _exposures_of(timeline: Timeline, stream_id: str, stream: TokenStream, span: Span) -> Iterator[Exposure]:
+    pieces: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    for block, first, stop in stream.occurrences(span):
+        pieces[block].append((first, stop))
+    for block, parts in pieces.items():
+        for slot in slots_reading(timeline.order, stream_id, block):
+            yield from _exposures_in(timeline, read(timeline.order, slot), parts)
+
+
+def _exposures_in(timeline: Timeline, reading: Read, parts: Sequence[tuple[int, int]]) -> Iterator[Exposure]:
+    """The windows of a slot that meet `parts`, which are ranges of its block."""
+    segment = timeline.order.segments[reading.segment]
+    first_window = (reading.slot - segment.first_slot) * timeline.windows_per_slot(reading.segment)
+    for within, tokens in _tokens_per_window(parts, timeline.paces[reading.segment].seq_len).items():
+        yield Exposure(
+            segment=reading.segment,
+            phase=segment.phase,
+            mixture=segment.mixture,
+            view=reading.view,
+            slot=reading.slot,
+            window=first_window + within,
+            step=timeline.step_of(reading.segment, first_window + within),
+            tokens=tokens,
+        )
+
+
+def _tokens_per_window(parts: Sequence[tuple[int, int]], seq_len: int) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for first, stop in parts:
+        for within in range(first // seq_len, (stop - 1) // seq_len + 1):
+            counts[within] += min(stop, (within + 1) * seq_len) - max(first, within * seq_len)
+    return counts
+
+
+def _streams_read(timeline: Timeline) -> list[str]:
+    """The ids of all streams that the order reads, each once."""
+    draws = (draw for segment in timeline.order.segments for draw in segment.draws)
+    return list(dict.fromkeys(draw.stream for draw in draws))
+
+
+def _stream(streams: Mapping[str, TokenStream], stream_id: str) -> TokenStream:
+    if stream_id not in streams:
+        raise WrongArtifact(
+            f"the order reads the stream {short(stream_id)}, which none of the given mixtures has "
+            f"(they have {', '.join(map(short, streams)) or 'none'}); give the mixtures that the run was trained on"
+        )
+    return streams[stream_id]

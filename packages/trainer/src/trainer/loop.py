@@ -1,0 +1,187 @@
+"""What every worker does: from the newest checkpoint, step by step, to the end of the run.
+
+    resume ─► read step ─► learn ─► metrics ─► save when due ─► … ─► final checkpoint
+                 ▲                                  │
+                 └──────────────────────────────────┘  until the last step, or until a rank is asked to stop
+
+All that is random is keyed by (seed, what it is for, step), so the number of the step is the whole state besides the
+weights and moments.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+from manifest.artifact import Opened, open_artifact, resolve
+from manifest.checkpoint import Checkpoint
+from manifest.errors import WinnowError, WrongArtifact
+from manifest.identity import hash64, short
+from manifest.record import Producer, now
+from manifest.store import LocalStore
+
+from trainer import metrics
+from trainer.checkpoint import restore, save
+from trainer.data.loader import StepBatch, StepSource, prefetched, step_source
+from trainer.engine import Engine
+from trainer.model.decoder import build
+from trainer.retention import retain
+from trainer.run import METRICS, Run, mixture_reference, newest, rewind
+from trainer.schedule import Curve, curves
+from trainer.timeline import tokens_before
+
+Stop = Callable[[], bool]
+"""Whether somebody has asked this worker to stop."""
+
+LIBRARIES = ("torch", "deepspeed", "safetensors")
+
+
+class TrainingDiverged(WinnowError):
+    """The loss or the gradient is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the steps of a run need. Held by every rank."""
+
+    store: LocalStore
+    run: Run
+    mixture: Opened
+    engine: Engine
+    source: StepSource
+    curves: tuple[Curve, ...]
+
+
+def train(store: LocalStore, run: Run, stop: Stop) -> None:
+    """Takes a run to its end, or to the end of the step in which a rank is asked to stop. Every rank calls it.
+
+    Raises:
+        TrainingDiverged: the last checkpoint stays as it was.
+        ArtifactError: the mixture or the newest checkpoint is not what it was.
+    """
+    training = _prepare(store, run)
+    try:
+        first = _resume(training)
+        _steps(training, first, stop)
+    finally:
+        training.engine.close()
+
+
+def _prepare(store: LocalStore, run: Run) -> Training:
+    mixture = open_artifact(resolve(store.where(run.path), run.mixture.uri), kind="mixture")
+    if mixture.manifest.id != run.mixture.id:
+        raise WrongArtifact(
+            f"run {run.name} reads mixture {run.mixture.name}-{short(run.mixture.id)}; at {mixture.uri} there is "
+            f"{mixture.manifest.name}-{short(mixture.manifest.id)}. Restore it"
+        )
+    settings = run.recipe.engine
+    decoder = build(run.shape, seed=run.seed, recompute=settings.activation_checkpointing)
+    engine = Engine(decoder, run.recipe.optimizer, settings)
+    source = step_source(mixture, run.timeline, rank=engine.rank, world=engine.world)
+    return Training(store, run, mixture, engine, source, curves(run.recipe, run.timeline))
+
+
+def _resume(training: Training) -> int:
+    """The step to go on with: after the newest full checkpoint, else from the start, which is published untrained."""
+    store, run = training.store, training.run
+    found = newest(store, run)
+    step = restore(training.engine, found).step if found is not None else 0
+    if training.engine.rank == 0:
+        rewind(store.root / run.path / METRICS, step)
+    if found is None and store.manifest(run.checkpoint_path(0)) is None:
+        _save(training, 0, full=False)
+    return step
+
+
+def _steps(training: Training, first: int, stop: Stop) -> None:
+    run = training.run
+    total = run.timeline.total_steps
+    with prefetched(training.source, first, total) as batches:
+        for batch in batches:
+            row, asked = _step(training, batch, stop)
+            done = batch.step + 1
+            if not (math.isfinite(row.loss) and math.isfinite(row.grad_norm)):
+                raise _diverged(run, row)
+            if training.engine.rank == 0:
+                metrics.append(training.store.root / run.path / METRICS, row)
+            if asked or done == total or is_due(run, done):
+                _save(training, done, full=True)
+            if asked:
+                return
+
+
+def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.StepMetrics, bool]:
+    """Learns one step. Returns its row, the same on all ranks, and whether any rank has been asked to stop."""
+    started = time.monotonic()
+    run, engine, views = training.run, training.engine, training.source.views
+    phase = run.timeline.order.segments[batch.segment].phase
+    if run.recipe.phases[phase].optimizer == "reset" and batch.step == run.timeline.paces[batch.segment].first_step:
+        engine.reset_optimizer()
+    torch.manual_seed(hash64(f"winnow step 1|{run.seed}|{batch.step}|{engine.rank}") >> 1)
+    rate = training.curves[batch.segment].rate(batch.step)
+    result = engine.step(batch, rate)
+    sums_V2 = metrics.view_sums(result.loss_N, batch, len(views))
+    everyone = engine.sum(torch.cat([sums_V2.flatten(), torch.tensor([float(stop())], dtype=torch.float64)]))
+    loss, per_view = metrics.mean_losses(everyone[:-1].view_as(sums_V2), views)
+    tokens, before = tokens_before(run.timeline, batch.step + 1), tokens_before(run.timeline, batch.step)
+    seconds = time.monotonic() - started
+    row = metrics.StepMetrics(
+        step=batch.step,
+        phase=phase,
+        tokens=tokens,
+        loss=loss,
+        views=per_view,
+        lr=rate,
+        grad_norm=result.gradient_norm,
+        tokens_per_s=round((tokens - before) / seconds, 1),
+        seconds=round(seconds, 4),
+    )
+    return row, bool(everyone[-1] > 0)
+
+
+def is_due(run: Run, done: int) -> bool:
+    """Whether a checkpoint is due after `done` steps: at the end of a phase, and each time `every_tokens` are full."""
+    if any(pace.first_step == done for pace in run.timeline.paces[1:]):
+        return True
+    every = run.recipe.save.every_tokens
+    assert every is not None, "resolved when the run was made"
+    return tokens_before(run.timeline, done) // every > tokens_before(run.timeline, done - 1) // every
+
+
+def _save(training: Training, step: int, *, full: bool) -> None:
+    store, run, engine = training.store, training.run, training.engine
+    path = run.checkpoint_path(step)
+    record = Checkpoint(
+        name=f"{run.name}/{step:08d}",
+        run=run.name,
+        step=step,
+        tokens=tokens_before(run.timeline, step),
+        full=full,
+        timeline=run.timeline,
+        weights=(),
+        inputs={run.mixture.name: mixture_reference(training.mixture, store.where(path))},
+        config=run.recipe.identified() | {"size": run.size, "seed": run.seed},
+        producer=Producer(
+            program="trainer fit",
+            version=version("winnow-trainer"),
+            libraries={library: version(library) for library in LIBRARIES},
+            measured={"workers": engine.world, "zero": run.recipe.engine.zero, "threads": torch.get_num_threads()},
+        ),
+        created=now(),
+        state={"model": run.shape.model_dump(mode="json"), "seed": run.seed},
+    )
+    save(engine, store, path, record)
+    if engine.rank == 0:
+        retain(store, run)
+
+
+def _diverged(run: Run, row: metrics.StepMetrics) -> TrainingDiverged:
+    what = f"the loss is {row.loss}" if not math.isfinite(row.loss) else f"the gradient's norm is {row.grad_norm}"
+    return TrainingDiverged(
+        f"run {run.name}: {what} at step {row.step} (phase {row.phase}, learning rate {row.lr:.3g}). Its last checkpoint "
+        "stays; lower the peak of the schedule, lengthen the warm-up or lower optimizer.clip, which makes another run"
+    )

@@ -1,0 +1,107 @@
+"""What a person sees while a run trains, all of it on stderr: a bar on a terminal, a line every ten seconds elsewhere.
+
+It follows metrics.jsonl, so it is the same wherever the workers are.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from trainer.run import METRICS, Run
+from trainer.timeline import tokens_before
+
+PLAIN_EVERY_S = 10.0
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """One line on stderr."""
+    console.print(line, markup=False)
+
+
+def span(seconds: float) -> str:
+    """A time as a person says it: 45 s, 12 min, 3.5 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+class Follower:
+    """Reads the rows that a metrics file has got since the last look. A half-written last line waits for the next."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._offset = 0
+
+    def rows(self) -> list[dict[str, Any]]:
+        if not self.file.is_file():
+            return []
+        with self.file.open("rb") as file:
+            if file.seek(0, 2) < self._offset:  # the worker dropped rows of a killed run
+                self._offset = 0
+            file.seek(self._offset)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._offset += len(whole) + len(end)
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+class Watch:
+    """Shows the progress of a run; `look` is called a few times per second. Use as a context manager."""
+
+    def __init__(self, directory: Path, run: Run) -> None:
+        self._total = run.timeline.total_steps
+        self._tokens = tokens_before(run.timeline, self._total)
+        self._follower = Follower(directory / METRICS)
+        self._follower.rows()  # what earlier starts measured
+        self._bar = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._started = self._said = time.monotonic()
+        self._first_tokens: int | None = None
+
+    def __enter__(self) -> Self:
+        if console.is_terminal:
+            self._bar.start()
+            self._task = self._bar.add_task("starting the workers", total=self._total)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._bar.stop()
+
+    def look(self) -> None:
+        """Shows what is new."""
+        rows = self._follower.rows()
+        now = time.monotonic()
+        if not rows:
+            return
+        if self._first_tokens is None:  # the rate counts from the first step on: start-up is not training
+            self._started, self._first_tokens = now, rows[-1]["tokens"]
+        row = rows[-1]
+        if self._task is not None:
+            self._bar.update(self._task, completed=row["step"] + 1, description=self._state(row, now))
+        elif now - self._said >= PLAIN_EVERY_S:
+            self._said = now
+            say(f"  step {row['step'] + 1}/{self._total}  {self._state(row, now)}")
+
+    def _state(self, row: dict[str, Any], now: float) -> str:
+        assert self._first_tokens is not None
+        elapsed = now - self._started
+        rate = (row["tokens"] - self._first_tokens) / elapsed if elapsed > 1 else row["tokens_per_s"]
+        left = f", {span((self._tokens - row['tokens']) / rate)} left" if rate else ""
+        return f"loss {row['loss']:.3f}, {rate:,.0f} tokens/s{left}"

@@ -1,0 +1,168 @@
+"""A run's directory: what it is, what it measured, what it published.
+
+    <store>/runs/<run>/run.json          the run: resolved recipe, shape, timeline, mixture; enough to go on with it
+                       metrics.jsonl     a row per step
+                       checkpoints/<step>/
+                       logs/<rank>.log   what the workers of the last start said
+
+A run is named by what makes it that run (recipe, mixture, seed, tokens, size), so the same command finds it again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from manifest.artifact import Opened, open_artifact, relative_uri
+from manifest.checkpoint import Checkpoint, Timeline
+from manifest.errors import InputError, NotAnArtifact, RecipeError, WrongArtifact
+from manifest.fields import validate
+from manifest.identity import digest_of, short
+from manifest.record import Model, Reference
+from manifest.store import LocalStore, open_store, write_atomic
+
+from trainer.model.shape import Shape
+from trainer.recipe import TrainRecipe
+
+RUN = "run.json"
+METRICS = "metrics.jsonl"
+
+
+class Run(Model):
+    """run.json. `recipe` is resolved: its phases have the pace of the size. `tokens` is what --tokens asked, or None.
+
+    `mixture.uri` is relative to the run's directory, or absolute.
+    """
+
+    name: str
+    identity: str
+    recipe: TrainRecipe
+    size: str
+    seed: int
+    tokens: int | None
+    mixture: Reference
+    shape: Shape
+    timeline: Timeline
+
+    @property
+    def path(self) -> str:
+        """Where in the store the run lies."""
+        return f"runs/{self.name}"
+
+    def checkpoint_path(self, step: int) -> str:
+        return f"{self.path}/checkpoints/{step:08d}"
+
+
+def run_identity(recipe: TrainRecipe, *, size: str, seed: int, tokens: int | None, mixture: str) -> str:
+    """The digest of what makes a run that run. `mixture` is the mixture's id."""
+    return digest_of(
+        {"recipe": recipe.identified(), "size": size, "seed": seed, "tokens": tokens, "mixture": mixture}
+    )
+
+
+def run_name(recipe: TrainRecipe, size: str, identity: str) -> str:
+    """The name that a run has unless --name gives it another."""
+    return f"{recipe.name}-{size}-{short(identity)}"
+
+
+def local_store(uri: str | Path) -> LocalStore:
+    """The store of a run. Raises InputError if it is not a directory: metrics are appended, which object stores cannot."""
+    store = open_store(uri)
+    if not isinstance(store, LocalStore):
+        raise InputError(f"--out {uri}: a run needs a directory that all workers see; found an object store")
+    return store
+
+
+def enter(store: LocalStore, run: Run) -> Run:
+    """Makes the run's directory, or finds it there; how the run is carried out is taken from the new command.
+
+    Raises RecipeError if a run of that name is another run, and WrongArtifact if it reads another mixture.
+    """
+    directory = store.root / run.path
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / RUN
+    if file.is_file():
+        _require_same(read_run(directory), run)
+    write_atomic(file, (run.model_dump_json(indent=2) + "\n").encode())
+    return run
+
+
+def _require_same(present: Run, asked: Run) -> None:
+    if present.identity == asked.identity:
+        return
+    if present.mixture.id != asked.mixture.id:
+        raise WrongArtifact(
+            f"run {present.name} reads mixture {present.mixture.name}-{short(present.mixture.id)}, not "
+            f"{asked.mixture.name}-{short(asked.mixture.id)}; give --mixture {present.mixture.uri}, or another --name"
+        )
+    differing = [key for key in ("size", "seed", "tokens") if getattr(present, key) != getattr(asked, key)]
+    raise RecipeError(
+        f"run {present.name} is another run: it has another {' and '.join(differing or ['recipe'])}; choose another "
+        "--name, or leave --name out"
+    )
+
+
+def read_run(directory: Path) -> Run:
+    """The run in a directory. Raises NotAnArtifact if there is none, RecipeError if run.json is not of this version."""
+    file = directory / RUN
+    if not file.is_file():
+        raise NotAnArtifact(f"{directory} is not a run: it has no {RUN}; give <store>/runs/<run>")
+    return validate(Run, json.loads(file.read_text(encoding="utf-8")), str(file))
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """The run, for one `trainer fit` at a time. Raises InputError if another holds it."""
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{directory} is being trained by another process; wait for it, or stop it") from error
+        yield
+
+
+def mixture_reference(mixture: Opened, base: str) -> Reference:
+    """The mixture, as the artifact at `base` refers to it."""
+    manifest = mixture.manifest
+    return Reference(
+        kind="mixture", name=manifest.name, id=manifest.id, uri=relative_uri(mixture.uri, base)
+    )
+
+
+def checkpoints(store: LocalStore, run: Run) -> Iterator[Checkpoint]:
+    """The run's checkpoints, newest first."""
+    for name in reversed(store.list(f"{run.path}/checkpoints")):
+        found = store.manifest(f"{run.path}/checkpoints/{name}")
+        assert isinstance(found, Checkpoint)
+        yield found
+
+
+def newest(store: LocalStore, run: Run) -> Opened | None:
+    """The newest checkpoint that training can go on from. Raises CorruptArtifact if it is not whole.
+
+    It does not fall back to an older one in silence.
+    """
+    for record in checkpoints(store, run):
+        if record.full:
+            return open_artifact(store.where(run.checkpoint_path(record.step)), kind="checkpoint")
+    return None
+
+
+def rewind(file: Path, step: int) -> None:
+    """Drops the rows of a metrics file from step `step` on, and a row that a killed run left half written."""
+    if not file.is_file():
+        return
+    kept = [line for line in file.read_bytes().splitlines(keepends=True) if _step_of(line) < step]
+    write_atomic(file, b"".join(kept))
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        row: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return float("inf")
+    return int(row["step"]) if line.endswith(b"\n") else float("inf")

@@ -1,0 +1,49 @@
+"""One worker of a run: `python -m trainer.worker STORE RUN PLACE`, started by launch.py.
+
+It ends when the process that started it does (its standard input closes), and at SIGTERM it saves at the end of its step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from manifest.errors import run_command
+
+from trainer.place import Place
+
+
+def work(store: str, run: str, place: Place, stop: Callable[[], bool]) -> None:
+    """Does the part of worker `place` in the run named `run`. Raises what loop.train raises."""
+    from trainer.engine import join, leave
+    from trainer.loop import train
+    from trainer.run import local_store, read_run
+
+    join(place)
+    train(local_store(store), read_run(Path(store) / "runs" / run), stop)
+    leave()
+
+
+def main() -> None:
+    """The process of a local worker."""
+    store, run, place = sys.argv[1:]
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
+    threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()
+    sys.exit(run_command(lambda: work(store, run, Place(**json.loads(place)), asked.is_set)))
+
+
+def _die_with_parent() -> None:
+    """Standard input is a pipe that the parent holds open and never writes to; a killed parent closes it too."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
