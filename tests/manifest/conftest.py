@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from manifest.artifact import relative_uri
 from manifest.checkpoint import Checkpoint, Timeline
 from manifest.identity import hash64

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
+
 from manifest.checkpoint import Pace, Timeline
 from manifest.order import OrderRecord, append
-from pydantic import ValidationError
 
 
 def two_segments() -> OrderRecord:

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from manifest.interleave import event_at, prefix, rank
 
 COUNTS = st.lists(st.one_of(st.integers(1, 4), st.integers(1, 60)), min_size=1, max_size=6)

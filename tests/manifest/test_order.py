@@ -13,6 +13,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from manifest.checkpoint import Pace, Timeline
 from manifest.errors import RecipeError
 from manifest.order import OrderRecord, append, read, replace_from, slots_reading
@@ -188,7 +189,7 @@ def test_5_replacing_the_mixture_repeats_nothing_and_loses_nothing(run: Run) -> 
 def test_5_what_lies_before_the_cut_stays_as_it_was(run: Run, data: st.DataObject) -> None:
     before, slot = run.record, data.draw(st.integers(0, run.record.slots))
     run.cut(slot)
-    run.append("other", {view: 3 for view in run.views})
+    run.append("other", dict.fromkeys(run.views, 3))
     assert [read(run.record, s) for s in range(slot)] == [read(before, s) for s in range(slot)]
     assert run.record.slots == slot + 3 * len(run.views)
 
@@ -197,7 +198,7 @@ def test_5_what_lies_before_the_cut_stays_as_it_was(run: Run, data: st.DataObjec
 def test_5_a_stream_that_is_new_in_the_mixture_starts_at_its_beginning(run: Run) -> None:
     run.cut(run.record.slots // 2)
     run.sizes["new"], run.views["v_new"] = 5, "new"
-    run.append("other", {view: 2 for view in run.views})
+    run.append("other", dict.fromkeys(run.views, 2))
     assert sorted(run.tapes()["new"]) == [0, 1]
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from manifest.permutation import permutation
 
 SIZES = st.one_of(st.integers(1, 40), st.integers(1, 3000))
@@ -34,17 +36,25 @@ def test_seed_stream_and_epoch_each_give_another_permutation() -> None:
     assert len({tuple(values) for values in images}) == 4
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def chi_squared_in_deviations(counts: list[int]) -> float:
+    """How many standard deviations the chi-squared statistic of equal shares lies above its mean."""
+    expected, freedom = sum(counts) / len(counts), len(counts) - 1
+    statistic = sum((count - expected) ** 2 / expected for count in counts)
+    return (statistic - freedom) / math.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
 def test_all_permutations_of_few_values_are_about_equally_frequent(size: int) -> None:
-    keys = 400 * math.factorial(size)
-    if size == 5:
-        keys //= 4
-    seen = Counter(tuple(image(size, seed)) for seed in range(keys))
-    expected = keys / math.factorial(size)
-    chi_squared = sum((seen[values] - expected) ** 2 / expected for values in seen)
-    chi_squared += (math.factorial(size) - len(seen)) * expected
-    freedom = math.factorial(size) - 1
-    assert chi_squared < freedom + 5 * math.sqrt(2 * freedom)  # five standard deviations
+    seen = Counter(tuple(image(size, seed)) for seed in range(200 * math.factorial(size)))
+    counts = [seen[values] for values in itertools.permutations(range(size))]
+    assert chi_squared_in_deviations(counts) < 5
+
+
+@pytest.mark.parametrize("size", [5, 7, 16, 17])
+def test_every_value_is_about_as_often_at_every_place(size: int) -> None:
+    seen = Counter(place for seed in range(100 * size) for place in enumerate(image(size, seed)))
+    counts = [seen[index, value] for index in range(size) for value in range(size)]
+    assert chi_squared_in_deviations(counts) < 5
 
 
 @pytest.mark.parametrize("outside", [-1, 7])

@@ -26,7 +26,7 @@ from dataproc import progress
 from manifest.errors import InputError
 from manifest.identity import hash64
 
-MAX_FILE_BYTES = 400_000
+MAX_FILE_BYTES = 100_000
 SHARD_BYTES = 8_000_000
 
 

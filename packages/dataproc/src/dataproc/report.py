@@ -12,12 +12,12 @@ from manifest.mixture import Mixture
 
 COLUMNS = (
     ("source", "source"),
-    ("documents in", "records"),
-    ("unreadable", "unreadable"),
+    ("documents\nin", "records"),
+    ("un-\nreadable", "unreadable"),
     ("short", "short"),
-    ("duplicate within", "duplicates_within"),
-    ("duplicate across", "duplicates_across"),
-    ("held out", "heldout"),
+    ("duplicate\nwithin", "duplicates_within"),
+    ("duplicate\nacross", "duplicates_across"),
+    ("held\nout", "heldout"),
     ("kept", "kept"),
     ("tokens", "tokens"),
 )
@@ -35,7 +35,7 @@ def table(sources: Mapping[str, Mapping[str, int]]) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold", footer_style="bold", show_footer=True)
     for title, key in shown:
         total = "total" if key == "source" else f"{sum(row[key] for row in sources.values()):,}"
-        made.add_column(title, footer=total, justify="left" if key == "source" else "right", no_wrap=key == "source")
+        made.add_column(title, footer=total, justify="left" if key == "source" else "right", vertical="bottom")
     for name, row in sources.items():
         made.add_row(name, *(f"{row[key]:,}" for _, key in shown[1:]))
     return made

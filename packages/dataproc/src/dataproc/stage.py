@@ -206,7 +206,6 @@ def _drop_unlisted(directory: Path, listed: set[str]) -> None:
 
 
 def _counts(summary: Mapping[str, Any]) -> str:
-    return (
-        ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in summary.items() if isinstance(value, int))
-        or "done"
-    )
+    """The first counts of a summary, in words."""
+    numbers = [f"{value:,} {key.replace('_', ' ')}" for key, value in summary.items() if isinstance(value, int)]
+    return ", ".join(numbers[:3]) or "done"

@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from manifest.artifact import Opened, open_artifact, verify
-from manifest.checkpoint import Checkpoint, TensorFile
-from manifest.errors import CorruptArtifact, WrongArtifact
-from manifest.store import Store
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from manifest.artifact import Opened, open_artifact, verify
+from manifest.checkpoint import Checkpoint, TensorFile
+from manifest.errors import CorruptArtifact, WrongArtifact
+from manifest.store import Store
 from trainer.engine import MOMENTS, Engine
 from trainer.model.decoder import Decoder
 from trainer.model.shape import Shape
@@ -152,7 +152,8 @@ def restore(engine: Engine, opened: Opened) -> Checkpoint:
     engine.set_optimizer_steps(steps)
     if engine.hyperparameters() != record.state["groups"]:
         raise WrongArtifact(
-            f"{opened.uri} was trained with the groups {record.state['groups']}; the recipe has {engine.hyperparameters()}"
+            f"{opened.uri} was trained with the groups {record.state['groups']}; the recipe has "
+            f"{engine.hyperparameters()}"
         )
     assert engine.optimizer_steps() == steps
     return record

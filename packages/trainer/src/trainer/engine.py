@@ -32,9 +32,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss_N: nats of each window that this rank read, padding included. gradient_norm: global, before clipping."""
+    """losses (N,): nats of each row that this rank read, padding included. gradient_norm: global, before clipping."""
 
-    loss_N: Tensor
+    losses: Tensor
     gradient_norm: float
 
 
@@ -74,7 +74,9 @@ class Engine:
     def __init__(self, decoder: Decoder, optimizer: OptimizerRecipe, settings: EngineRecipe) -> None:
         deepspeed = _deepspeed()
         self.rank, self.world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        self.device = (
+            torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        )
         self._stage, self._micro_batch_tokens = settings.zero, settings.micro_batch_tokens
         groups = parameter_groups(decoder, decoder.shape, optimizer)
         self._hyperparameters = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
@@ -104,7 +106,7 @@ class Engine:
         """Learns from one step at the learning rate `rate`. Collective."""
         for group in self._inner.param_groups:
             group["lr"] = rate * group["lr_multiplier"]
-        rows, seq_len = batch.tokens_NT.shape
+        rows, seq_len = batch.tokens.shape
         size = max(1, self._micro_batch_tokens // seq_len)
         losses = []
         for first in range(0, rows, size):
@@ -116,8 +118,8 @@ class Engine:
         return StepResult(torch.cat(losses), float(self._deepspeed.get_global_grad_norm()) if norm is None else norm)
 
     def _forward_backward(self, batch: StepBatch, rows: slice) -> Tensor:
-        tokens_BT = torch.from_numpy(batch.tokens_NT[rows]).to(self.device)
-        weight_B = torch.from_numpy(batch.weight_N[rows]).to(self.device)
+        tokens_BT = torch.from_numpy(batch.tokens[rows]).to(self.device)
+        weight_B = torch.from_numpy(batch.weights[rows]).to(self.device)
         loss_B = window_losses(self._deepspeed(tokens_BT[:, :-1]), tokens_BT[:, 1:])
         # DeepSpeed averages gradients over ranks; times `world` makes that the sum of every rank's part.
         self._deepspeed.backward((loss_B * weight_B).sum() * (self.world / batch.targets))

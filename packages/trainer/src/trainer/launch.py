@@ -24,7 +24,6 @@ from typing import IO, Any
 
 from manifest.errors import InputError, WinnowError
 from manifest.store import LocalStore
-
 from trainer.place import Place, free_port, process_environment
 from trainer.run import Run
 
@@ -39,13 +38,13 @@ Asked = Callable[[], bool]
 """Whether the run was asked to stop."""
 
 
-class WorkerFailed(WinnowError):
+class WorkerError(WinnowError):
     """A worker ended before its work was done."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """`address`: None for processes on this machine, "ray" or a ray:// address. `count`: None for as many as there are."""
+    """`address`: None for processes on this machine, "ray" or a ray:// address. `count`: None for all there are."""
 
     address: str | None
     count: int | None
@@ -65,7 +64,7 @@ def parse_workers(text: str) -> Workers:
 def launch(workers: Workers, store: LocalStore, run: Run, *, tick: Tick, asked: Asked) -> None:
     """Runs the workers to the end of the run, or, once `asked`, to the end of a step.
 
-    Raises WorkerFailed, or the WinnowError that a worker raised.
+    Raises WorkerError, or the WinnowError that a worker raised.
     """
     # More workers than windows in a step would only read padding.
     most = min(pace.windows_per_step for pace in run.timeline.paces)
@@ -74,7 +73,9 @@ def launch(workers: Workers, store: LocalStore, run: Run, *, tick: Tick, asked: 
         return
     assert workers.count is not None
     if workers.count > most:
-        raise InputError(f"--workers local:{workers.count}: a step has {most} windows, so at most {most} workers have work")
+        raise InputError(
+            f"--workers local:{workers.count}: a step has {most} windows, so at most {most} workers have work"
+        )
     _run_here(workers.count, store, run, tick, asked)
 
 
@@ -137,7 +138,7 @@ def _cause(codes: Mapping[int, int], logs: Path) -> WinnowError:
     rank, code = next(iter(codes.items()))
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     last = "\n".join(said[rank].splitlines()[-LAST_WORDS:])
-    return WorkerFailed(
+    return WorkerError(
         f"worker {rank} {how}; the same command continues from the last checkpoint. Its last words, from "
         f"{logs / f'{rank}.log'}:\n{last or '(none)'}"
     )
@@ -192,7 +193,7 @@ def _run_on_ray(workers: Workers, most: int, store: LocalStore, run: Run, tick: 
 
 
 def _connect(workers: Workers) -> None:
-    """Connects to Ray. What is started here stays small: data and weights go through files and gloo, not through Ray."""
+    """Connects to Ray. What is started here stays small: data and weights go through files and gloo, not Ray."""
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -221,9 +222,9 @@ def _wait_for_actors(actors: list[Any], parts: list[Any], tick: Tick, asked: Ask
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, WinnowError):
                 raise error.cause from None
-            raise WorkerFailed(f"a worker failed: {error}") from error
+            raise WorkerError(f"a worker failed: {error}") from error
         except ray.exceptions.RayActorError as error:
-            raise WorkerFailed(f"a worker is lost: {error}; the same command continues") from error
+            raise WorkerError(f"a worker is lost: {error}; the same command continues") from error
         if asked() and not passed_on:
             passed_on = True
             ray.get([actor.stop.remote() for actor in actors])

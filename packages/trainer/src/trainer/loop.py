@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
+
 from manifest.artifact import Opened, open_artifact, resolve
 from manifest.checkpoint import Checkpoint
 from manifest.errors import WinnowError, WrongArtifact
 from manifest.identity import hash64, short
 from manifest.record import Producer, now
 from manifest.store import LocalStore
-
 from trainer import metrics
 from trainer.checkpoint import restore, save
 from trainer.data.loader import StepBatch, StepSource, prefetched, step_source
@@ -40,7 +40,7 @@ Stop = Callable[[], bool]
 LIBRARIES = ("torch", "deepspeed", "safetensors")
 
 
-class TrainingDiverged(WinnowError):
+class DivergedError(WinnowError):
     """The loss or the gradient is no longer a number."""
 
 
@@ -60,7 +60,7 @@ def train(store: LocalStore, run: Run, stop: Stop) -> None:
     """Takes a run to its end, or to the end of the step in which a rank is asked to stop. Every rank calls it.
 
     Raises:
-        TrainingDiverged: the last checkpoint stays as it was.
+        DivergedError: the last checkpoint stays as it was.
         ArtifactError: the mixture or the newest checkpoint is not what it was.
     """
     training = _prepare(store, run)
@@ -124,7 +124,7 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.Ste
     torch.manual_seed(hash64(f"winnow step 1|{run.seed}|{batch.step}|{engine.rank}") >> 1)
     rate = training.curves[batch.segment].rate(batch.step)
     result = engine.step(batch, rate)
-    sums_V2 = metrics.view_sums(result.loss_N, batch, len(views))
+    sums_V2 = metrics.view_sums(result.losses, batch, len(views))
     everyone = engine.sum(torch.cat([sums_V2.flatten(), torch.tensor([float(stop())], dtype=torch.float64)]))
     loss, per_view = metrics.mean_losses(everyone[:-1].view_as(sums_V2), views)
     tokens, before = tokens_before(run.timeline, batch.step + 1), tokens_before(run.timeline, batch.step)
@@ -179,9 +179,9 @@ def _save(training: Training, step: int, *, full: bool) -> None:
         retain(store, run)
 
 
-def _diverged(run: Run, row: metrics.StepMetrics) -> TrainingDiverged:
+def _diverged(run: Run, row: metrics.StepMetrics) -> DivergedError:
     what = f"the loss is {row.loss}" if not math.isfinite(row.loss) else f"the gradient's norm is {row.grad_norm}"
-    return TrainingDiverged(
-        f"run {run.name}: {what} at step {row.step} (phase {row.phase}, learning rate {row.lr:.3g}). Its last checkpoint "
-        "stays; lower the peak of the schedule, lengthen the warm-up or lower optimizer.clip, which makes another run"
+    return DivergedError(
+        f"run {run.name}: {what} at step {row.step} (phase {row.phase}, learning rate {row.lr:.3g}). Its last "
+        "checkpoint stays; lower the peak of the schedule, lengthen the warm-up or lower optimizer.clip, which makes another run"
     )

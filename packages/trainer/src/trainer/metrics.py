@@ -2,9 +2,9 @@
 
     step, phase, tokens, loss, views, lr, grad_norm, tokens_per_s, seconds
 
-`step` counts from 0, as `trainer audit --step` does; `tokens` are all tokens read up to and with it; `loss` is nats per
-target over the step, `views` the same per view; `lr` is the schedule's rate before each group's multiplier; `seconds` and
-`tokens_per_s` are the step's own.
+`step` counts from 0, as `trainer audit --step` does; `tokens` are all tokens read up to and with it; `loss` is nats
+per target over the step, `views` the same per view; `lr` is the schedule's rate before each group's multiplier;
+`seconds` and `tokens_per_s` are the step's own.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def view_sums(loss_N: Tensor, batch: StepBatch, views: int) -> Tensor:
 
     In double precision, so that the sum hardly depends on how the windows are dealt out.
     """
-    targets = batch.tokens_NT.shape[1] - 1
-    view_N = torch.from_numpy(batch.view_N)
+    targets = batch.tokens.shape[1] - 1
+    view_N = torch.from_numpy(batch.views)
     real_N = view_N >= 0
     sums = torch.zeros(views, 2, dtype=torch.float64)
     sums[:, 0].index_add_(0, view_N[real_N], loss_N.double().cpu()[real_N])

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from manifest.artifact import open_artifact
-from manifest.checkpoint import Timeline
-from manifest.errors import RecipeError
 from manifest.mixture import Mixture
 from manifest.record import Model
-
 from trainer.model.shape import Shape
-from trainer.recipe import PhaseRecipe, TrainRecipe, load_recipe
-from trainer.sizes import Size, at_size, load_size, shape_of, sizes_file
-from trainer.timeline import make_timeline, run_seed
+from trainer.recipe import TrainRecipe
+from trainer.sizes import resolve, shape_of
+from trainer.timeline import make_timeline, tokens_before
 
 WORKERS = (1, 8, 64)
-"""Numbers of workers for which the plan says how much memory each needs."""
+"""Numbers of workers for which the plan says how much memory each of them needs."""
 
 
 class PhasePlan(Model):
@@ -27,13 +24,13 @@ class PhasePlan(Model):
     seq_len: int
     tokens_per_step: int
     flops_per_token: float
-    steps: int | None = None
-    tokens: int | None = None
-    flops: float | None = None
+    steps: int | None
+    tokens: int | None
+    flops: float | None
 
 
 class Plan(Model):
-    """A run before it is one. memory_bytes: per stage and number of workers, for each worker, without activations."""
+    """A run before it is one. memory_bytes[stage][workers]: for each worker, without activations."""
 
     recipe: str
     size: str
@@ -47,29 +44,25 @@ class Plan(Model):
     tokens: int | None
     flops: float | None
     memory_bytes: dict[str, dict[str, int]]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
 
-def make_plan(recipe_file: Path, *, size: str | None = None, mixture: str | None = None, tokens: int | None = None) -> Plan:
-    """The plan of a recipe at a size, over a mixture if one is given. Raises RecipeError, ArtifactError."""
-    recipe = load_recipe(recipe_file)
-    size = size or recipe.size
-    entry = load_size(sizes_file(recipe_file), recipe.name, size)
-    paced, notes = at_size(recipe, entry)
-    if mixture is None:
-        vocab_size = _stated_vocab(recipe_file, size, entry)
-        phases = tuple(_stated(name, paced, entry, vocab_size) for name in paced.phases)
-    else:
-        manifest = open_artifact(mixture, kind="mixture").manifest
-        assert isinstance(manifest, Mixture)
-        vocab_size = manifest.tokenizer.vocab_size
-        seed = run_seed(manifest, 0)
-        timeline = make_timeline(manifest, paced, where=str(recipe_file), seed=seed, tokens=tokens)
-        phases = tuple(_read(segment, name, paced, timeline, entry, vocab_size) for segment, name in enumerate(paced.phases))
-    shape = shape_of(paced, entry, vocab_size)
+def make_plan(recipe_file: Path, *, size: str | None, mixture: str | None, tokens: int | None) -> Plan:
+    """The plan of a recipe at a size; over a mixture, if one is given. Raises RecipeError, ArtifactError."""
+    resolved = resolve(recipe_file, size)
+    manifest = None if mixture is None else open_artifact(mixture, kind="mixture").manifest
+    assert manifest is None or isinstance(manifest, Mixture)
+    vocab_size = resolved.stated_vocab() if manifest is None else manifest.tokenizer.vocab_size
+    shape = shape_of(resolved.recipe, resolved.size, vocab_size)
+    pace = (
+        _stated_pace(resolved.recipe)
+        if manifest is None
+        else _pace(manifest, resolved.recipe, where=str(recipe_file), tokens=tokens)
+    )
+    phases = tuple(_phase(name, resolved.recipe, shape, *pace[name]) for name in resolved.recipe.phases)
     return Plan(
-        recipe=recipe.name,
-        size=size,
+        recipe=resolved.recipe.name,
+        size=resolved.name,
         parameters=shape.parameters,
         embedding_parameters=shape.embedding_parameters,
         non_embedding_parameters=shape.parameters - shape.embedding_parameters,
@@ -78,7 +71,103 @@ def make_plan(recipe_file: Path, *, size: str | None = None, mixture: str | None
         phases=phases,
         steps=_total(phase.steps for phase in phases),
         tokens=_total(phase.tokens for phase in phases),
-        flops=_total(phase.flops for phase in phases),
+        flops=None if any(phase.flops is None for phase in phases) else sum(phase.flops or 0 for phase in phases),
         memory_bytes=memory_bytes(shape.parameters),
-        notes=tuple(notes),
+        notes=resolved.notes,
     )
+
+
+Pace = dict[str, tuple[int | None, int | None]]
+"""Steps and tokens per phase."""
+
+
+def _pace(mixture: Mixture, recipe: TrainRecipe, *, where: str, tokens: int | None) -> Pace:
+    timeline = make_timeline(mixture, recipe, where=where, seed=0, tokens=tokens)
+    ends = [pace.first_step + timeline.steps(segment) for segment, pace in enumerate(timeline.paces)]
+    return {
+        name: (end - pace.first_step, tokens_before(timeline, end) - tokens_before(timeline, pace.first_step))
+        for name, pace, end in zip(recipe.phases, timeline.paces, ends, strict=True)
+    }
+
+
+def _stated_pace(recipe: TrainRecipe) -> Pace:
+    return {
+        name: (phase.reference_steps, phase.reference_steps and phase.reference_steps * phase.tokens_per_step)
+        for name, phase in recipe.phases.items()
+    }
+
+
+def _phase(name: str, recipe: TrainRecipe, shape: Shape, steps: int | None, tokens: int | None) -> PhasePlan:
+    phase = recipe.phases[name]
+    per_token = shape.flops_per_token(phase.seq_len)
+    return PhasePlan(
+        name=name,
+        seq_len=phase.seq_len,
+        tokens_per_step=phase.tokens_per_step,
+        flops_per_token=per_token,
+        steps=steps,
+        tokens=tokens,
+        flops=None if tokens is None else per_token * tokens,
+    )
+
+
+def _total(values: Iterable[int | None]) -> int | None:
+    """The sum; None if one of them is unknown."""
+    total = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
+
+
+def memory_bytes(parameters: int) -> dict[str, dict[str, int]]:
+    """Bytes that each worker holds for N parameters in fp32: weights 4N, gradients 4N, AdamW's moments 8N.
+
+    From stage 1 on the moments are divided among the workers, from 2 on the gradients, from 3 on the weights; below
+    stage 3 a partitioned optimiser also keeps its own copy of the weights that it updates (Rajbhandari et al., 2020).
+    """
+    weights = gradients = 4 * parameters
+    moments = 8 * parameters
+    return {
+        f"zero {stage}": {str(workers): held for workers, held in _per_worker(stage, weights, gradients, moments)}
+        for stage in range(4)
+    }
+
+
+def _per_worker(stage: int, weights: int, gradients: int, moments: int) -> Iterator[tuple[int, int]]:
+    for workers in WORKERS:
+        if stage == 0:
+            yield workers, weights + gradients + moments
+            continue
+        updated = (weights + moments) // workers
+        own_gradients = gradients // workers if stage >= 2 else gradients
+        own_weights = 0 if stage == 3 else weights
+        yield workers, own_weights + own_gradients + updated
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """The plan for a person."""
+    yield f"{plan.recipe} {plan.size}"
+    yield (
+        f"  parameters  {_short(plan.parameters)} ({_short(plan.non_embedding_parameters)} without the embedding); "
+        f"vocabulary {plan.vocab_size:,} padded to {plan.padded_vocab:,}"
+    )
+    for phase in plan.phases:
+        known = "" if phase.steps is None else f", {phase.steps:,} steps, {_short(phase.tokens or 0)} tokens"
+        flops = "" if phase.flops is None else f", {phase.flops:.2e} FLOPs"
+        yield f"  {phase.name:<10}  {phase.tokens_per_step:,} tokens per step of length {phase.seq_len:,}{known}{flops}"
+    if plan.steps is not None and plan.tokens is not None and plan.flops is not None:
+        yield f"  in all      {plan.steps:,} steps, {_short(plan.tokens)} tokens, {plan.flops:.2e} FLOPs"
+    yield f"  memory      per worker, for {', '.join(map(str, WORKERS))} workers, fp32, without activations"
+    for stage, held in plan.memory_bytes.items():
+        yield f"    {stage}    {', '.join(f'{size / 2**30:.2f} GiB' for size in held.values())}"
+    for note in plan.notes:
+        yield f"  size {plan.size} sets {note}"
+
+
+def _short(count: int) -> str:
+    for factor, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if count >= factor:
+            return f"{count / factor:.2f}{unit}"
+    return str(count)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from manifest import fields
-from manifest.record import Model
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from manifest import fields
+from manifest.record import Model
 from trainer.model.shape import Architecture
 from trainer.reading import read_yaml
 
@@ -58,8 +58,8 @@ class EngineRecipe(Model):
 class SaveRecipe(Model):
     """When checkpoints are published, besides step 0, the end of each phase and the end.
 
-    every_tokens: None is a tenth of the run, at most 1B. keep_full: how many keep the optimiser's state, so that training
-    can go on from them. publish: what becomes of the older ones: `all` keeps their weights, `recent` removes them.
+    every_tokens: None is a tenth of the run, at most 1B. keep_full: how many keep the optimiser's state, so that
+    training can go on from them. publish: what becomes of older ones: `all` keeps their weights, `recent` removes them.
     """
 
     every_tokens: Count | None = None
@@ -85,7 +85,9 @@ class ScheduleRecipe(Model):
         if self.continues is not None:
             extra = [name for name, value in own.items() if value is not None]
             if extra:
-                raise ValueError(f"`continue` takes the whole schedule of {self.continues!r}; remove {', '.join(extra)}")
+                raise ValueError(
+                    f"`continue` takes the whole schedule of {self.continues!r}; remove {', '.join(extra)}"
+                )
             return self
         needed = ["shape", "peak"] + (["end"] if self.shape != "constant" else [])
         missing = [name for name in needed if own[name] is None]
@@ -147,7 +149,8 @@ class TrainRecipe(Model):
     def identified(self) -> dict[str, Any]:
         """What of the recipe makes a run that run: everything but how it is carried out and when it is saved."""
         carried_out = {"zero", "activation_checkpointing", "micro_batch_tokens"}
-        return self.model_dump(mode="json", exclude={"engine": carried_out, "save": True})
+        planned = {"__all__": {"reference_steps"}}
+        return self.model_dump(mode="json", exclude={"engine": carried_out, "save": True, "phases": planned})
 
 
 def load_recipe(path: Path) -> TrainRecipe:

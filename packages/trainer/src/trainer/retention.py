@@ -12,7 +12,6 @@ import shutil
 from manifest.checkpoint import Checkpoint
 from manifest.record import MANIFEST
 from manifest.store import DRAFTS, LocalStore, write_atomic
-
 from trainer.run import Run, checkpoints
 
 

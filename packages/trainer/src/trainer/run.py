@@ -24,7 +24,6 @@ from manifest.fields import validate
 from manifest.identity import digest_of, short
 from manifest.record import Model, Reference
 from manifest.store import LocalStore, open_store, write_atomic
-
 from trainer.model.shape import Shape
 from trainer.recipe import TrainRecipe
 
@@ -59,9 +58,7 @@ class Run(Model):
 
 def run_identity(recipe: TrainRecipe, *, size: str, seed: int, tokens: int | None, mixture: str) -> str:
     """The digest of what makes a run that run. `mixture` is the mixture's id."""
-    return digest_of(
-        {"recipe": recipe.identified(), "size": size, "seed": seed, "tokens": tokens, "mixture": mixture}
-    )
+    return digest_of({"recipe": recipe.identified(), "size": size, "seed": seed, "tokens": tokens, "mixture": mixture})
 
 
 def run_name(recipe: TrainRecipe, size: str, identity: str) -> str:
@@ -70,7 +67,7 @@ def run_name(recipe: TrainRecipe, size: str, identity: str) -> str:
 
 
 def local_store(uri: str | Path) -> LocalStore:
-    """The store of a run. Raises InputError if it is not a directory: metrics are appended, which object stores cannot."""
+    """The store of a run. Raises InputError if it is no directory: metrics are appended, which object stores cannot."""
     store = open_store(uri)
     if not isinstance(store, LocalStore):
         raise InputError(f"--out {uri}: a run needs a directory that all workers see; found an object store")
@@ -128,9 +125,7 @@ def held(directory: Path) -> Iterator[None]:
 def mixture_reference(mixture: Opened, base: str) -> Reference:
     """The mixture, as the artifact at `base` refers to it."""
     manifest = mixture.manifest
-    return Reference(
-        kind="mixture", name=manifest.name, id=manifest.id, uri=relative_uri(mixture.uri, base)
-    )
+    return Reference(kind="mixture", name=manifest.name, id=manifest.id, uri=relative_uri(mixture.uri, base))
 
 
 def checkpoints(store: LocalStore, run: Run) -> Iterator[Checkpoint]:

@@ -1,7 +1,7 @@
 """The learning rate as a pure function of the step.
 
-Step s counts from 0, and is the (s + 1)-th: warm-up rises to the peak at its last step, and the end is reached at the last
-step of the span, so no step has a rate of 0 and none is wasted.
+Step s counts from 0, and is the (s + 1)-th: warm-up rises to the peak at its last step, and the end is reached at the
+last step of the span, so no step has a rate of 0 and none is wasted.
 
     rate │    ╱╲                    warm-up: peak · n / warmup_steps
          │   ╱  ╲___                then linear, cosine or constant down to `end`
@@ -14,7 +14,6 @@ import math
 from dataclasses import dataclass
 
 from manifest.checkpoint import Timeline
-
 from trainer.recipe import TrainRecipe
 
 

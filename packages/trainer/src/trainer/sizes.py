@@ -4,28 +4,29 @@
       full: {layers: 32, width: 2560, heads: 32, filter: 6826, vocab_size: 50257}
       tiny: {layers: 4, …, tokens_per_step: 16384, warmup_steps: 10}
 
-The file lies beside the recipe's directory. A size may lower a recipe's tokens per step and warm-up: a batch of millions
-of tokens is not to be had on a laptop.
+The file lies beside the recipe's directory. A size may lower a recipe's tokens per step and warm-up: a batch of
+millions of tokens is not to be had on a laptop.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import Field
 
 from manifest.errors import RecipeError
 from manifest.fields import validate
 from manifest.record import Model
-from pydantic import Field
-
 from trainer.model.shape import Shape
 from trainer.reading import read_yaml
-from trainer.recipe import Count, PhaseRecipe, TrainRecipe
+from trainer.recipe import Count, PhaseRecipe, TrainRecipe, load_recipe
 
 SHARED = "shared"
 
 
 class Size(Model):
-    """One entry. kv_heads and head_dim default to heads and width / heads; vocab_size is for plans without a mixture."""
+    """An entry. kv_heads and head_dim default to heads and width / heads; vocab_size is for plans without mixture."""
 
     layers: int = Field(gt=0)
     width: int = Field(gt=0)
@@ -52,14 +53,16 @@ def load_size(file: Path, recipe: str, name: str) -> Size:
             return validate(Size, content[name], f"{file}: {group}.{name}")
     known = sorted({*(entries.get(recipe) or {}), *(entries.get(SHARED) or {})})
     raise RecipeError(
-        f"{file}: no size {name!r} for recipe {recipe!r}; it has {', '.join(known) or 'none'}. Choose one of them with --size"
+        f"{file}: no size {name!r} for recipe {recipe!r}; it has {', '.join(known) or 'none'}. Choose one with --size"
     )
 
 
 def shape_of(recipe: TrainRecipe, size: Size, vocab_size: int) -> Shape:
     """The decoder of a recipe at a size. Raises RecipeError if heads do not divide what they must."""
     if size.head_dim is None and size.width % size.heads:
-        raise RecipeError(f"size of {recipe.name}: width {size.width} does not divide into {size.heads} heads; set head_dim")
+        raise RecipeError(
+            f"size of {recipe.name}: width {size.width} does not divide into {size.heads} heads; set head_dim"
+        )
     kv_heads = size.kv_heads or size.heads
     if size.heads % kv_heads:
         raise RecipeError(f"size of {recipe.name}: {size.heads} heads do not divide into groups of {kv_heads} kv_heads")
@@ -75,24 +78,42 @@ def shape_of(recipe: TrainRecipe, size: Size, vocab_size: int) -> Shape:
     )
 
 
-def at_size(recipe: TrainRecipe, size: Size) -> tuple[TrainRecipe, list[str]]:
-    """The recipe with the pace of a size, and a note on everything that the size changed."""
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe at a size: its phases have the size's pace. notes: what the size changed of the recipe."""
+
+    recipe: TrainRecipe
+    name: str
+    size: Size
+    notes: tuple[str, ...]
+
+    def stated_vocab(self) -> int:
+        """The vocabulary that the size states. Raises RecipeError if it does not."""
+        if self.size.vocab_size is None:
+            raise RecipeError(
+                f"size {self.name!r} of {self.recipe.name} states no vocab_size; give --mixture, which has one"
+            )
+        return self.size.vocab_size
+
+
+def resolve(recipe_file: Path, size: str | None) -> Resolved:
+    """A recipe at a size (None: the one it names). Raises RecipeError."""
+    recipe = load_recipe(recipe_file)
+    name = size or recipe.size
+    entry = load_size(sizes_file(recipe_file), recipe.name, name)
     notes: list[str] = []
-    phases = {name: _paced(name, phase, size, notes) for name, phase in recipe.phases.items()}
-    return recipe.model_copy(update={"phases": phases}), notes
+    phases = {phase: _paced(phase, learned, entry, notes) for phase, learned in recipe.phases.items()}
+    return Resolved(recipe.model_copy(update={"phases": phases}), name, entry, tuple(notes))
 
 
 def _paced(name: str, phase: PhaseRecipe, size: Size, notes: list[str]) -> PhaseRecipe:
-    changes: dict[str, object] = {}
+    """A phase with the pace of a size. A pace of its own takes other steps than the original run's."""
+    fields = phase.model_dump(by_alias=True)
     if size.tokens_per_step is not None and size.tokens_per_step != phase.tokens_per_step:
         notes.append(f"{name}: {size.tokens_per_step:,} tokens per step (the recipe has {phase.tokens_per_step:,})")
-        changes["tokens_per_step"] = size.tokens_per_step
+        fields |= {"tokens_per_step": size.tokens_per_step, "reference_steps": None}
     warmup = phase.schedule.warmup_steps
     if size.warmup_steps is not None and warmup is not None and size.warmup_steps < warmup:
         notes.append(f"{name}: {size.warmup_steps} steps of warm-up (the recipe has {warmup})")
-        changes["schedule"] = phase.schedule.model_copy(update={"warmup_steps": size.warmup_steps})
-    return validate(PhaseRecipe, {**phase.model_dump(by_alias=True), **_dumped(changes)}, f"size of phase {name}")
-
-
-def _dumped(changes: dict[str, object]) -> dict[str, object]:
-    return {key: value.model_dump(by_alias=True) if isinstance(value, Model) else value for key, value in changes.items()}
+        fields["schedule"] |= {"warmup_steps": size.warmup_steps}
+    return validate(PhaseRecipe, fields, f"phase {name} at this size")

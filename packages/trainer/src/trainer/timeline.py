@@ -13,7 +13,6 @@ from manifest.checkpoint import Pace, Timeline
 from manifest.errors import RecipeError
 from manifest.mixture import Mixture
 from manifest.order import OrderRecord, append
-
 from trainer.recipe import PhaseRecipe, TrainRecipe
 
 Draws = dict[str, dict[str, int]]
@@ -21,7 +20,7 @@ Draws = dict[str, dict[str, int]]
 
 
 def run_seed(mixture: Mixture, seed: int | None) -> int:
-    """The seed of initialisation and order: the one given, else the mixture's. Raises RecipeError if its phases differ."""
+    """The seed of initialisation and order: that given, else the mixture's. Raises RecipeError if its phases differ."""
     if seed is not None:
         return seed
     seeds = {phase.seed for phase in mixture.phases}
@@ -31,18 +30,19 @@ def run_seed(mixture: Mixture, seed: int | None) -> int:
 
 
 def make_timeline(mixture: Mixture, recipe: TrainRecipe, *, where: str, seed: int, tokens: int | None) -> Timeline:
-    """The timeline of a run. Raises RecipeError, naming `where` (the recipe's file), if recipe and mixture do not fit."""
+    """The timeline of a run. Raises RecipeError, naming `where` (the recipe's file), if the two do not fit."""
     _require_same_phases(mixture, recipe, where)
     draws = scaled_draws({phase.name: dict(phase.draw) for phase in mixture.phases}, mixture.block_tokens, tokens)
     streams = {
-        name: (mixture.streams[view.stream].id, mixture.streams[view.stream].blocks) for name, view in mixture.views.items()
+        name: (mixture.streams[view.stream].id, mixture.streams[view.stream].blocks)
+        for name, view in mixture.views.items()
     }
     order = OrderRecord(seed=seed, block_tokens=mixture.block_tokens)
     paces: list[Pace] = []
     for name, phase in recipe.phases.items():
         _require_whole_blocks(mixture, name, phase, where)
-        order = append(order, mixture=mixture.id, phase=name, draws=draws[name], streams=streams)
         first_step = Timeline(order=order, paces=tuple(paces)).total_steps
+        order = append(order, mixture=mixture.id, phase=name, draws=draws[name], streams=streams)
         paces.append(
             Pace(seq_len=phase.seq_len, windows_per_step=phase.tokens_per_step // phase.seq_len, first_step=first_step)
         )
@@ -83,7 +83,7 @@ def _require_whole_blocks(mixture: Mixture, name: str, phase: PhaseRecipe, where
 
 
 def scaled_draws(draws: Mapping[str, Mapping[str, int]], block_tokens: int, tokens: int | None) -> Draws:
-    """The draws scaled to `tokens` in all, in whole blocks; each view that drew something still draws one, if they reach.
+    """The draws scaled to `tokens` in all, in whole blocks; each view that drew something still draws, if they reach.
 
     Raises RecipeError if there is not a block for every phase.
     """
@@ -97,14 +97,17 @@ def scaled_draws(draws: Mapping[str, Mapping[str, int]], block_tokens: int, toke
     empty = [phase for phase, views in scaled.items() if not any(views.values())]
     if empty:
         raise RecipeError(
-            f"--tokens {tokens} is {tokens // block_tokens} blocks of {block_tokens} tokens, which leaves none for phase "
-            f"{empty[0]!r}; give at least {len(events) * block_tokens}"
+            f"--tokens {tokens} is {tokens // block_tokens} blocks of {block_tokens} tokens, which leaves none for "
+            f"phase {empty[0]!r}; give at least {len(events) * block_tokens}"
         )
     return scaled
 
 
 def apportion(weights: Sequence[int], total: int) -> list[int]:
-    """Whole numbers that sum to `total`, in proportion to positive weights, by largest remainder; none 0 if total ≥ their count."""
+    """Whole numbers that sum to `total`, in proportion to positive weights, by largest remainder.
+
+    None of them is 0 if `total` is enough for one each.
+    """
     fixed: dict[int, int] = {}
     while total >= len(weights):  # those whose share is under one get one; the others share what is left
         open_weight = sum(w for i, w in enumerate(weights) if i not in fixed)

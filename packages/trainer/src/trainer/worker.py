@@ -1,6 +1,7 @@
 """One worker of a run: `python -m trainer.worker STORE RUN PLACE`, started by launch.py.
 
-It ends when the process that started it does (its standard input closes), and at SIGTERM it saves at the end of its step.
+It ends when the process that started it does (its standard input closes), and at SIGTERM it saves at the end of its
+step.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from manifest.errors import run_command
-
 from trainer.place import Place
 
 
@@ -41,7 +41,7 @@ def main() -> None:
 
 def _die_with_parent() -> None:
     """Standard input is a pipe that the parent holds open and never writes to; a killed parent closes it too."""
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # not through sys.stdin, whose lock the end of the interpreter wants
     os._exit(1)
 
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from manifest.artifact import Opened, open_streams
 from manifest.checkpoint import Timeline
 from manifest.corpus import TokenStream
 from manifest.errors import CorruptArtifact
 from manifest.mixture import Mixture
-
-from trainer.data.windows import share, windows
+from trainer.data.windows import windows
 
 PADDING = -1
 """The view of a padding row."""
@@ -31,17 +31,17 @@ PADDING = -1
 
 @dataclass(frozen=True)
 class StepBatch:
-    """What one rank reads in one step. N rows of T = seq_len tokens; T − 1 targets in each.
+    """What one rank reads in one step: N rows of T = seq_len tokens, with T − 1 targets in each.
 
-    view_N: an index into the timeline's segment draws' views (`StepSource.views`); PADDING for padding.
-    targets: targets of the whole step, on all ranks.
+    tokens (N, T). weights (N,): 1, or 0 for padding. views (N,): indices into `StepSource.views`, or PADDING. targets:
+    how many the whole step has, on all ranks.
     """
 
     step: int
     segment: int
-    tokens_NT: npt.NDArray[np.int64]
-    weight_N: npt.NDArray[np.float32]
-    view_N: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float32]
+    views: npt.NDArray[np.int64]
     targets: int
 
 
@@ -58,13 +58,13 @@ class StepSource:
     def read(self, step: int) -> StepBatch:
         """The rank's part of a step. Raises IndexError beyond the last step."""
         whole = self.timeline.step(step)
-        first, stop = share(whole.first, whole.stop, rank=self.rank, world=self.world)
+        own = whole.part(self.rank, self.world)
         seq_len = self.timeline.paces[whole.segment].seq_len
         rows = -(-(whole.stop - whole.first) // self.world)
         tokens_NT = np.zeros((rows, seq_len), np.int64)
         weight_N = np.zeros(rows, np.float32)
         view_N = np.full(rows, PADDING, np.int64)
-        for row, window in enumerate(windows(self.timeline, whole.segment, first, stop)):
+        for row, window in enumerate(windows(self.timeline, whole.segment, own)):
             tokens_NT[row] = self.streams[window.stream].read(window.start, window.length)
             weight_N[row] = 1.0
             view_N[row] = self.views.index(window.view)
@@ -81,8 +81,8 @@ def step_source(mixture: Opened, timeline: Timeline, *, rank: int, world: int) -
     for draw in (draw for segment in timeline.order.segments for draw in segment.draws):
         if draw.stream_blocks != streams[draw.stream].blocks:
             raise CorruptArtifact(
-                f"mixture {mixture.uri}: the shards of view {draw.view} hold {streams[draw.stream].blocks} blocks; the order "
-                f"was made over {draw.stream_blocks}. Restore the stream, or build the mixture again"
+                f"mixture {mixture.uri}: the shards of view {draw.view} hold {streams[draw.stream].blocks} blocks; the "
+                f"order was made over {draw.stream_blocks}. Restore the stream, or build the mixture again"
             )
     return StepSource(timeline, streams, view_names(timeline), rank, world)
 

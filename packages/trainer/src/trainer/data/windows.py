@@ -1,7 +1,6 @@
 """Step → windows: where on which stream each of them lies. Pure arithmetic over the timeline.
 
-A window is exactly seq_len tokens of one block. A rank's part of a step is contiguous, and the parts of all ranks are
-as long as one another to one window: nothing else depends on the number of ranks.
+A window is exactly seq_len tokens of one block: seq_len − 1 are learned, each from those before it in the window.
 """
 
 from __future__ import annotations
@@ -23,21 +22,16 @@ class Window:
     length: int
 
 
-def windows(timeline: Timeline, segment: int, first: int, stop: int) -> Iterator[Window]:
-    """The windows [first, stop) of a segment."""
+def windows(timeline: Timeline, segment: int, numbers: range) -> Iterator[Window]:
+    """The windows of a segment with these numbers."""
     per_slot = timeline.windows_per_slot(segment)
     length = timeline.paces[segment].seq_len
     first_slot = timeline.order.segments[segment].first_slot
     slot, drawn = -1, None
-    for window in range(first, stop):
+    for window in numbers:
         if drawn is None or window // per_slot != slot:
             slot = window // per_slot
             drawn = read(timeline.order, first_slot + slot)
         start = drawn.block * timeline.order.block_tokens + window % per_slot * length
         yield Window(drawn.view, drawn.stream, start, length)
 
-
-def share(first: int, stop: int, *, rank: int, world: int) -> tuple[int, int]:
-    """The part of the windows [first, stop) that a rank takes: contiguous, of ⌊n/world⌋ or ⌈n/world⌉ windows."""
-    count = stop - first
-    return first + rank * count // world, first + (rank + 1) * count // world

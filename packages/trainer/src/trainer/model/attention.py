@@ -19,7 +19,7 @@ from trainer.model.shape import Shape
 class Positions:
     """What a forward pass computes once for all layers: ALiBi's bias (1, H, T, T), or RoPE's tables (T, R)."""
 
-    bias_1HTT: Tensor | None = None
+    bias: Tensor | None = None
     rotary: tuple[Tensor, Tensor] | None = None
 
 
@@ -48,12 +48,12 @@ class Attention(nn.Module):
             q_BHTD,
             k_BKTD,
             v_BKTD,
-            attn_mask=positions.bias_1HTT,
-            is_causal=positions.bias_1HTT is None,
+            attn_mask=positions.bias,
+            is_causal=positions.bias is None,
             scale=self.scale,
         )
         out_BTC: Tensor = self.output(mixed_BHTD.transpose(1, 2).flatten(2))
         return out_BTC
 
     def _heads(self, x_BTE: Tensor) -> Tensor:
-        return x_BTE.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+        return x_BTE.view(*x_BTE.shape[:2], -1, self.head_dim).transpose(1, 2)

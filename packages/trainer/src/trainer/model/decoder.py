@@ -77,7 +77,7 @@ class Decoder(nn.Module):
     def _make_positions(self, length: int, device: torch.device) -> Positions:
         shape = self.shape
         if shape.architecture.position == "alibi":
-            return Positions(bias_1HTT=alibi_bias(shape.heads, length, device))
+            return Positions(bias=alibi_bias(shape.heads, length, device))
         return Positions(rotary=rotary_tables(shape.rotary_dims, shape.architecture.rotary_base, length, device))
 
 

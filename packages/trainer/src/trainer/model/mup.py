@@ -1,7 +1,7 @@
 """What muP prescribes per parameter, and the initialisation that follows from it.
 
-m = width / base_width, m_f = filter / base_filter, L layers, σ = init_std (BTLM's configuration; both multipliers are 10
-there, and differ as soon as a filter is rounded):
+m = width / base_width, m_f = filter / base_filter, L layers, σ = init_std (BTLM's configuration; both multipliers are
+10 there, and differ as soon as a filter is rounded):
 
     role                 init std           learning rate    decay    forward
     embedding            σ                  η                yes      × embedding
@@ -21,9 +21,9 @@ import math
 from enum import Enum
 
 import torch
-from manifest.identity import hash64
 from torch import nn
 
+from manifest.identity import hash64
 from trainer.model.shape import Shape
 
 
@@ -107,7 +107,7 @@ def logits_multiplier(shape: Shape) -> float:
 
 @torch.no_grad()
 def initialise(decoder: nn.Module, shape: Shape, seed: int) -> None:
-    """Fills every parameter from a generator of its own, keyed (seed, name): order and number of workers do not matter."""
+    """Fills every parameter from a generator of its own, keyed (seed, name), so that their order does not matter."""
     for name, parameter in decoder.named_parameters():
         role = role_of(name)
         if role is Role.GAIN:

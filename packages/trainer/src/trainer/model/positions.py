@@ -31,7 +31,9 @@ def alibi_bias(heads: int, length: int, device: torch.device | None = None) -> T
     return bias_HTT.masked_fill(distance_TT < 0, float("-inf"))[None]
 
 
-def rotary_tables(rotary_dims: int, base: float, length: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+def rotary_tables(
+    rotary_dims: int, base: float, length: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
     """cos and sin (T, R): dimension i and i + R/2 turn by position · base^(−2i/R) (Su et al., 2021)."""
     frequencies = base ** -(torch.arange(0, rotary_dims, 2, device=device).float() / rotary_dims)
     angles = torch.outer(torch.arange(length, device=device).float(), frequencies)

@@ -1,15 +1,16 @@
 """The shape of a decoder: every number that is needed to build it, and nothing that is needed to train it.
 
-It is resolved once (recipe + size + vocabulary), written into run.json and into every checkpoint, and enough to load one.
-No torch here, so that `trainer plan` answers at once.
+It is resolved once (recipe + size + vocabulary), written into run.json and into every checkpoint, and enough to load
+one. No torch here, so that `trainer plan` answers at once.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from manifest.record import Model
 from pydantic import Field
+
+from manifest.record import Model
 
 VOCABULARY_MULTIPLE = 64
 """Rows of the embedding are rounded up to a multiple of this. The rows beyond the vocabulary are never a target."""
@@ -93,7 +94,8 @@ class Shape(Model):
         """Training FLOPs per token: 6 per parameter of a matrix product, and 6 · layers · heads · head_dim · seq_len.
 
         The second term is attention's two products, forward and backward, over the causal half of the scores
-        (12 · d · T for the full square). A look-up in the embedding costs nothing; the product with the unembedding does.
+        (12 · d · T for the full square). Looking up in the embedding costs nothing; the product with the unembedding
+        does.
         """
         products = self.layers * self.layer_parameters + self.padded_vocab * self.width
         return 6.0 * products + 6.0 * self.layers * self.heads * self.head_dim * seq_len

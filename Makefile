@@ -1,0 +1,57 @@
+# Two commands are complete on a fresh machine that has Python >= 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+CODE   := packages tests recipes/demo
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:  ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): constraints.txt pyproject.toml $(wildcard packages/*/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Winnow needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 demo" >&2; exit 2; }
+	@echo "Installing into .venv (once; about 2.6 GB, a few minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev \
+		$(foreach package,$(wildcard packages/*),--editable $(package))
+	@touch $(READY)
+
+.PHONY: demo
+demo: $(READY)  ## raw text on this machine -> mixture -> trained model -> traced report, in about five minutes
+	@$(BIN)/python recipes/demo/run.py --out out/demo
+
+.PHONY: test
+test: $(READY)  ## all tests but the slow ones and those that need a GPU
+	@$(BIN)/pytest -m "not slow and not gpu"
+
+.PHONY: test-slow
+test-slow: $(READY)  ## the tests that take minutes
+	@$(BIN)/pytest -m slow
+
+.PHONY: test-gpu
+test-gpu: $(READY)  ## the tests that need a CUDA device
+	@$(BIN)/pytest -m gpu
+
+.PHONY: check
+check: $(READY)  ## style, types, layers
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/mypy $(wildcard packages/*/src) recipes/demo/run.py
+	@$(BIN)/lint-imports
+
+.PHONY: fix
+fix: $(READY)  ## format, and mend what can be mended by itself
+	@$(BIN)/ruff check --fix $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+.PHONY: lock
+lock: $(READY)  ## write constraints.txt from what is installed now
+	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/^\(torch==[^+]*\)+.*/\1/' | grep -v '^winnow-' > constraints.txt
+
+.PHONY: clean
+clean:  ## remove what the demo made
+	rm -rf out

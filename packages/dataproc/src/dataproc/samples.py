@@ -1,0 +1,66 @@
+"""A few removed documents beside their survivors, so that a person can judge a dedup by eye."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from dataproc.stage import shard_files
+from manifest.artifact import Opened, open_artifact, resolve
+from manifest.identity import hash64
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A removed document, the document that stands for it, and why. jaccard: exact, of their shingle sets."""
+
+    id: str
+    survivor: str
+    jaccard: float
+    rule: str
+    text: str
+    survivor_text: str
+
+
+def removed_samples(mixture: Opened, count: int) -> list[Sample]:
+    """`count` removals of a mixture, each of another cluster: near rather than equal copies, by hash of the id."""
+    stages = _upstream(mixture)
+    ledger = [shard for item in stages if item.manifest.kind == "ledger" for shard in shard_files(item, "ledger")]
+    if not ledger:
+        return []
+    table = pl.concat([pl.read_parquet(shard) for shard in ledger])
+    order = table.with_columns(
+        pl.col("jaccard").ge(0.999).alias("equal"),
+        pl.col("id").map_elements(lambda i: hash64(f"sample/{i}"), return_dtype=pl.UInt64).alias("key"),
+    )
+    chosen = order.sort("equal", "key").unique("cluster", keep="first", maintain_order=True).head(count)
+    documents = [item for item in stages if item.manifest.kind == "documents"]
+    texts = _texts(documents, [*chosen["id"], *chosen["survivor"]])
+    return [
+        Sample(row["id"], row["survivor"], row["jaccard"], row["rule"], texts[row["id"]], texts[row["survivor"]])
+        for row in chosen.iter_rows(named=True)
+    ]
+
+
+def _upstream(artifact: Opened) -> list[Opened]:
+    """Every artifact that an artifact was made from, each once."""
+    seen: dict[str, Opened] = {}
+    for item in _walk(artifact):
+        seen.setdefault(item.manifest.id, item)
+    return list(seen.values())
+
+
+def _walk(artifact: Opened) -> Iterator[Opened]:
+    for reference in artifact.manifest.inputs.values():
+        if reference.kind != "raw":
+            item = open_artifact(resolve(artifact.uri, reference.uri))
+            yield item
+            yield from _walk(item)
+
+
+def _texts(documents: Sequence[Opened], ids: Sequence[str]) -> dict[str, str]:
+    files = [file for item in documents for file in shard_files(item, "documents")]
+    rows = pl.scan_parquet(files).select("id", "text").filter(pl.col("id").is_in(ids)).collect(engine="streaming")
+    return dict(rows.iter_rows())

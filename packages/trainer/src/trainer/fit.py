@@ -1,0 +1,164 @@
+"""`trainer fit`: a recipe over a mixture → a run → its final checkpoint.
+
+    recipe, size, mixture, seed, tokens ─► run.json ─► workers ─► checkpoints, metrics.jsonl
+
+The same command again goes on with the same run, from its newest full checkpoint, on however many workers.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from manifest.artifact import Opened, open_artifact
+from manifest.mixture import Mixture
+from manifest.store import LocalStore
+from trainer import schedule
+from trainer.launch import Workers, launch
+from trainer.progress import Watch, say, span
+from trainer.recipe import TrainRecipe
+from trainer.run import (
+    METRICS,
+    Run,
+    checkpoints,
+    enter,
+    held,
+    local_store,
+    mixture_reference,
+    newest,
+    run_identity,
+    run_name,
+)
+from trainer.sizes import resolve, shape_of
+from trainer.timeline import make_timeline, run_seed, tokens_before
+
+MOST_BETWEEN_SAVES = 10**9
+"""Tokens. A tenth of a large run would be days of work to lose."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What the command line says. None: the recipe's size, the mixture's seed and tokens, a name from all of it."""
+
+    recipe: Path
+    mixture: str
+    out: str
+    workers: Workers
+    size: str | None = None
+    tokens: int | None = None
+    seed: int | None = None
+    name: str | None = None
+
+
+def fit(options: FitOptions) -> str:
+    """Trains a run to its end, or until this process is asked to stop. Returns the URI of the newest checkpoint.
+
+    Raises WinnowError as the workers do; KeyboardInterrupt, after saving, if it was interrupted.
+    """
+    store = local_store(options.out)
+    run = plan_run(options, store)
+    directory = store.root / run.path
+    directory.mkdir(parents=True, exist_ok=True)
+    with held(directory):
+        enter(store, run)
+        found = newest(store, run)
+        total = run.timeline.total_steps
+        if found is not None and found.manifest.step == total:  # type: ignore[attr-defined]
+            say(f"run {run.name} is already finished ({total} steps)")
+            return found.uri
+        _announce(run, found, total)
+        with _interrupts() as interrupts, Watch(directory, run) as watch:
+            launch(options.workers, store, run, tick=watch.look, asked=interrupts.asked)
+    last = next(checkpoints(store, run))
+    _summarise(directory, run, last.step)
+    if interrupts.by_keyboard:
+        raise KeyboardInterrupt
+    return store.where(run.checkpoint_path(last.step))
+
+
+def plan_run(options: FitOptions, store: LocalStore) -> Run:
+    """Resolves everything: from here on no default is left. Raises RecipeError, ArtifactError."""
+    resolved = resolve(options.recipe, options.size)
+    mixture = open_artifact(options.mixture, kind="mixture")
+    manifest = mixture.manifest
+    assert isinstance(manifest, Mixture)
+    for note in resolved.notes:
+        say(f"size {resolved.name} sets {note}")
+    seed = run_seed(manifest, options.seed)
+    timeline = make_timeline(manifest, resolved.recipe, where=str(options.recipe), seed=seed, tokens=options.tokens)
+    for warning in schedule.warnings(resolved.recipe, timeline):
+        say(f"warning: {warning}")
+    total = tokens_before(timeline, timeline.total_steps)
+    identity = run_identity(resolved.recipe, size=resolved.name, seed=seed, tokens=options.tokens, mixture=manifest.id)
+    name = options.name or run_name(resolved.recipe, resolved.name, identity)
+    return Run(
+        name=name,
+        identity=identity,
+        recipe=_with_saves(resolved.recipe, total),
+        size=resolved.name,
+        seed=seed,
+        tokens=options.tokens,
+        mixture=mixture_reference(mixture, store.where(f"runs/{name}")),
+        shape=shape_of(resolved.recipe, resolved.size, manifest.tokenizer.vocab_size),
+        timeline=timeline,
+    )
+
+
+def _with_saves(recipe: TrainRecipe, total: int) -> TrainRecipe:
+    every = recipe.save.every_tokens or max(1, min(total // 10, MOST_BETWEEN_SAVES))
+    return recipe.model_copy(update={"save": recipe.save.model_copy(update={"every_tokens": every})})
+
+
+def _announce(run: Run, found: Opened | None, total: int) -> None:
+    tokens = tokens_before(run.timeline, total)
+    what = f"run {run.name}: {run.shape.parameters:,} parameters, {total:,} steps, {tokens:,} tokens"
+    say(what if found is None else f"{what}; goes on after step {found.manifest.step}")  # type: ignore[attr-defined]
+
+
+def _summarise(directory: Path, run: Run, step: int) -> None:
+    rows = [json.loads(line) for line in (directory / METRICS).read_text(encoding="utf-8").splitlines()]
+    total = run.timeline.total_steps
+    if step < total:
+        say(f"stopped after step {step} of {total}; the same command goes on from there")
+    if rows:
+        seconds = sum(row["seconds"] for row in rows)
+        views = ", ".join(f"{view} {loss:.3f}" for view, loss in sorted(rows[-1]["views"].items()))
+        say(
+            f"{len(rows):,} steps, {rows[-1]['tokens']:,} tokens in {span(seconds)}: loss {rows[0]['loss']:.3f} → "
+            f"{rows[-1]['loss']:.3f} ({views}); {directory / METRICS}"
+        )
+
+
+@dataclass
+class _Interrupts:
+    """Signals that have arrived."""
+
+    count: int = 0
+    by_keyboard: bool = field(default=False)
+
+    def asked(self) -> bool:
+        return self.count > 0
+
+
+@contextmanager
+def _interrupts() -> Iterator[_Interrupts]:
+    """SIGTERM and ^C ask the run to save at the end of its step; the second ^C stops at once."""
+    seen = _Interrupts()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.count += 1
+        seen.by_keyboard = number == signal.SIGINT
+        if seen.by_keyboard and seen.count > 1:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,157 @@
+"""The demo: raw text that is on this machine → a mixture → a trained model → a report traced to its raw files.
+
+It runs the commands that a user would type, and then shows what they made. Run again, it re-uses what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dataproc.report import table
+from dataproc.samples import Sample, removed_samples
+from manifest.artifact import Opened, open_artifact, open_streams
+from manifest.lineage import lineage, render
+from manifest.mixture import Mixture
+from manifest.report import Report
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+LIMIT_MB = 16
+EXCERPT_CHARS = 220
+
+console = Console(highlight=False)
+
+
+def main() -> None:
+    out = Path(_arguments().out)
+    start = time.monotonic()
+    console.print("[bold]Winnow demo[/]: raw text on this machine → mixture → trained model → traced report")
+    console.print(f"Everything goes to {out}/; the commands below can be typed as they stand.\n")
+    raw, store, workers = out / "raw", out / "store", f"local:{min(2, os.cpu_count() or 1)}"
+    _step("1  Gather text", "dataproc", "gather", "--out", raw, "--limit-mb", LIMIT_MB)
+    build: list[object] = ["build", HERE / "data.yaml", "--raw", raw, "--out", store, "--workers", workers]
+    mixture = _step("2  Build the mixture", "dataproc", *build)
+    fit: list[object] = ["fit", HERE / "train.yaml", "--mixture", mixture, "--out", store, "--workers", workers]
+    trained = _step("3  Train", "trainer", *fit)
+    untrained = trained.parent / f"{0:08d}"
+    score: list[object] = ["score", HERE / "eval.yaml", "--out", store, "--checkpoint"]
+    before = _step("4  Score the untrained twin", "evalkit", *score, untrained)
+    after = _step("5  Score the trained model", "evalkit", *score, trained, "--compare-to", before)
+    _show(open_artifact(mixture), trained, open_artifact(before), open_artifact(after))
+    console.print(f"[bold]Done[/] in {time.monotonic() - start:.0f} s; nothing is left running.\n")
+    _next(out, mixture, trained, after)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", default="out/demo", help="where everything goes (default %(default)s)")
+    return parser.parse_args()
+
+
+def _step(title: str, program: str, *arguments: object) -> Path:
+    """Runs a command; its stderr is the user's, its one line on stdout is the path that it published."""
+    console.rule(f"[bold]{title}", align="left", style="dim")
+    console.print(Text("$ " + " ".join([program, *map(str, arguments)]), style="cyan"), soft_wrap=True)
+    start = time.monotonic()
+    done = subprocess.run([BIN / program, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        console.print(f"[red]{program} stopped with exit code {done.returncode}[/]; its message is above")
+        sys.exit(done.returncode)
+    console.print(f"[dim]{time.monotonic() - start:.0f} s[/]\n")
+    return Path(os.path.relpath(done.stdout.splitlines()[-1]))
+
+
+def _show(mixture: Opened, trained: Path, before: Opened, after: Opened) -> None:
+    assert isinstance(mixture.manifest, Mixture)
+    console.rule("[bold]What became of the text (documents)", align="left", style="dim")
+    console.print(table(mixture.manifest.summary["sources"]))
+    console.print()
+    console.rule("[bold]What the model learned", align="left", style="dim")
+    _losses(trained.parent.parent / "metrics.jsonl")
+    console.print(_scores(before, after))
+    console.print()
+    console.rule("[bold]Three removed documents beside their survivors", align="left", style="dim")
+    for sample in removed_samples(mixture, 3):
+        console.print(_beside(sample))
+    console.rule("[bold]Where the report comes from, down to raw files", align="left", style="dim")
+    console.print(Text(render(lineage(after.uri))), soft_wrap=True)
+    console.print()
+
+
+def _losses(metrics: Path) -> None:
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    first, last = rows[0], rows[-1]
+    console.print(
+        f"loss {first['loss']:.2f} at the start, {last['loss']:.2f} at the end "
+        f"({len(rows)} steps, {last['tokens']:,} tokens)\n"
+    )
+
+
+def _scores(before: Opened, after: Opened) -> Table:
+    assert isinstance(before.manifest, Report)
+    assert isinstance(after.manifest, Report)
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    made.add_column("bits per byte, held-out text")
+    for title in ("documents", "untrained", "trained", "95 % interval"):
+        made.add_column(title, justify="right")
+    untrained = {score.source: score.value for score in before.manifest.scores}
+    for score in after.manifest.scores:
+        interval = f"{score.low:.3f} – {score.high:.3f}"
+        made.add_row(score.source, str(score.count), f"{untrained[score.source]:.3f}", f"{score.value:.3f}", interval)
+    return made
+
+
+def _beside(sample: Sample) -> Table:
+    made = Table(box=None, pad_edge=False, expand=True, padding=(0, 2, 0, 0))
+    made.add_column(Text(f"removed: {sample.id}"), ratio=1, overflow="fold")
+    made.add_column(
+        Text(f"kept: {sample.survivor} (J = {sample.jaccard:.3f}, by {sample.rule})"), ratio=1, overflow="fold"
+    )
+    removed, kept = _where_they_differ(sample.text, sample.survivor_text)
+    made.add_row(Text(removed, style="dim"), Text(kept, style="dim"))
+    made.add_row("", "")
+    return made
+
+
+def _where_they_differ(a: str, b: str) -> tuple[str, str]:
+    """The two texts around the first place where they differ, in one line each."""
+    same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    start = max(0, same - EXCERPT_CHARS // 3)
+    mark = "… " if start else ""
+    return tuple(mark + " ".join(t[start : start + EXCERPT_CHARS].split()) for t in (a, b))  # type: ignore[return-value]
+
+
+def _next(out: Path, mixture: Path, trained: Path, report: Path) -> None:
+    console.print("[bold]Where to look next[/]")
+    store = out / "store"
+    example = _a_document(mixture)
+    for what, command in (
+        ("the report, as a page", f"{report}/report.html"),
+        ("how every number came about", f"{BIN}/manifest lineage {report}"),
+        ("which documents step 10 read", f"{BIN}/trainer audit {trained.parent.parent} --step 10"),
+        ("which steps read a document", f"{BIN}/manifest exposure {store} --document {example}"),
+        ("the recipes", "recipes/demo/{data,train,eval}.yaml"),
+    ):
+        console.print(f"  {what + ':':32}{command}", soft_wrap=True)
+
+
+def _a_document(mixture: Path) -> str:
+    stream = next(iter(open_streams(open_artifact(mixture)).values()))
+    return next(iter(stream.spans(0, 1))).document
+
+
+if __name__ == "__main__":
+    if shutil.which("dataproc", path=str(BIN)) is None:
+        sys.exit("run this with the project's own Python: make demo")
+    main()
