@@ -47,7 +47,7 @@ class Builder:
         with self.store.draft(path) as draft:
             for name, data in (files or {"part.bin": b"rows of " + path.encode()}).items():
                 (draft / name).write_bytes(data)
-            shards = tuple(_shard(draft, name) for name in sorted(p.name for p in draft.iterdir()))
+            shards = tuple(_shard(draft, name) for name in _files(draft))
             return self._publish(path, draft, self._stage(path, shards, inputs or {}))
 
     def tokens(
@@ -61,7 +61,7 @@ class Builder:
         path = f"tokens/{name}"
         with self.store.draft(path) as draft:
             _write_shards(draft, documents, shards)
-            files = tuple(_shard(draft, name) for name in sorted(p.name for p in draft.iterdir()))
+            files = tuple(_shard(draft, name) for name in _files(draft))
             return self._publish(path, draft, self._stage(path, files, inputs or {}))
 
     def mixture(
@@ -161,6 +161,10 @@ def _reference(name: str, target: Built | Path, base: str) -> Reference:
         digest = hashlib.sha256(target.read_bytes()).hexdigest()
         return Reference(kind="raw", name=name, id=digest, uri=relative_uri(str(target), base))
     return Reference(kind=target.manifest.kind, name=name, id=target.manifest.id, uri=relative_uri(target.uri, base))
+
+
+def _files(draft: Path) -> list[str]:
+    return sorted(path.name for path in draft.iterdir() if not path.name.startswith("."))
 
 
 def _shard(draft: Path, name: str) -> Shard:

@@ -36,13 +36,13 @@ def test_an_artifact_opens_by_a_path_relative_to_where_one_stands(
 
 
 def test_a_directory_without_a_manifest_is_no_artifact(tmp_path: Path) -> None:
-    with pytest.raises(NotAnArtifact, match="has no manifest.json"):
+    with pytest.raises(NotAnArtifact, match=r"has no manifest\.json"):
         open_artifact(tmp_path)
 
 
 def test_another_kind_is_refused_by_name(build: Builder) -> None:
     built = build.artifact("deduped/c4")
-    with pytest.raises(WrongArtifact, match="is a deduped .* expected a mixture"):
+    with pytest.raises(WrongArtifact, match=r"is a deduped .* expected a mixture"):
         open_artifact(built.uri, "mixture")
 
 
@@ -71,7 +71,9 @@ def test_a_flipped_bit_is_found_by_verify_alone(build: Builder) -> None:
 def test_a_mixtures_streams_read_all_tokens_of_all_shards(build: Builder) -> None:
     built = small_mixture(build, shards=3)
     stream = open_streams(open_artifact(built.uri))["c4"]
-    assert sorted(stream.read(0, stream.tokens).tolist()) == sorted(sum(DOCUMENTS.values(), []))
+    assert sorted(stream.read(0, stream.tokens).tolist()) == sorted(
+        token for tokens in DOCUMENTS.values() for token in tokens
+    )
 
 
 def test_streams_that_are_not_the_mixtures_own_are_refused(build: Builder) -> None:

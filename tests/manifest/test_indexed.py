@@ -65,7 +65,11 @@ def test_two_dots_in_a_stem_do_not_run_together(tmp_path: Path) -> None:
     assert open_shard(tmp_path / "part.2").tokens.tolist() == [2]
 
 
-def test_all_copies_of_a_text_are_found_and_nothing_else(tmp_path: Path, write_shards: Write) -> None:
+@pytest.mark.parametrize("scan_bytes", [1, 7, 33, 1 << 24])
+def test_all_copies_of_a_text_are_found_and_nothing_else(
+    tmp_path: Path, write_shards: Write, monkeypatch: pytest.MonkeyPatch, scan_bytes: int
+) -> None:
+    monkeypatch.setattr("manifest.indexed.SCAN_BYTES", scan_bytes)
     copies = [content_id("a", "text"), content_id("a", "text") + ".2", content_id("b", "text")]
     others = [content_id("a", "other"), "a/" + content_hash("text") + "0", content_hash("text") + "/a"]
     (stem,) = write_shards(tmp_path, {document: [1] for document in copies + others})

@@ -77,9 +77,10 @@ def runs(draw: st.DrawFn, *, cuts: bool = True) -> Run:
     draws = st.fixed_dictionaries({view: st.integers(0, 14) for view in views}).filter(lambda d: any(d.values()))
     for index in range(draw(st.integers(1, 3))):
         run.append(f"phase{index}", draw(draws))
-    for index in range(draw(st.integers(0, 2)) if cuts else 0):
+    for index in range(draw(st.integers(0, 2)) if cuts else 0):  # another mixture, with a stream of its own
         run.cut(draw(st.integers(0, run.record.slots)))
-        run.append(f"replaced{index}", draw(draws))
+        run.sizes[f"new{index}"], run.views[f"new{index}"] = draw(st.integers(1, 9)), f"new{index}"
+        run.append(f"replaced{index}", draw(draws) | {f"new{index}": draw(st.integers(0, 14))})
     return run
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,12 @@ def publish_tokens(store: LocalStore, name: str, *, tokens: int, seed: int) -> O
                 writer.add(identifier, ids)
         shards = tuple(_shard(draft / f"tokens-00000{suffix}", len(documents)) for suffix in (".bin", ".idx", ".ids"))
         record = Artifact(
-            kind="tokens", name=name, stage="tokenize/1", fingerprint=name, digest=digest_of_shards(shards), shards=shards
+            kind="tokens",
+            name=name,
+            stage="tokenize/1",
+            fingerprint=name,
+            digest=digest_of_shards(shards),
+            shards=shards,
         )
         store.publish(path, draft, record)
     return open_artifact(store.where(path))
@@ -60,9 +66,7 @@ def _shard(file: Path, rows: int) -> Shard:
 def stream_of(tokens: Opened, base: str, block_tokens: int) -> Stream:
     manifest = tokens.manifest
     assert isinstance(manifest, Artifact)
-    bin_, idx, ids = (
-        FileEntry(path=shard.path, bytes=shard.bytes, sha256=shard.sha256) for shard in manifest.shards
-    )
+    bin_, idx, ids = (FileEntry(path=shard.path, bytes=shard.bytes, sha256=shard.sha256) for shard in manifest.shards)
     count = bin_.bytes // token_dtype(VOCAB).itemsize
     documents = manifest.shards[0].rows
     return Stream(
@@ -76,7 +80,12 @@ def stream_of(tokens: Opened, base: str, block_tokens: int) -> Stream:
 
 
 def publish_mixture(
-    root: Path, phases: Mapping[str, Mapping[str, int]], *, name: str = "mix", block_tokens: int = BLOCK, tokens: int = 1500
+    root: Path,
+    phases: Mapping[str, Mapping[str, int]],
+    *,
+    name: str = "mix",
+    block_tokens: int = BLOCK,
+    tokens: int = 1500,
 ) -> Opened:
     """A mixture of the streams that the phases draw from, each its own view. phases: {phase: {view: blocks}}."""
     store = LocalStore(root)
@@ -134,3 +143,17 @@ def make_recipe(tmp_path: Path) -> MakeRecipe:
         return file
 
     return make
+
+
+@pytest.fixture(scope="session")
+def process_group() -> Iterator[None]:
+    """This process as the only worker, so that many engines can be made in it."""
+    from trainer.engine import join, leave
+    from trainer.place import Place, free_port
+
+    before = dict(os.environ)
+    join(Place(rank=0, world=1, local_rank=0, address="127.0.0.1", port=free_port()))
+    yield
+    leave()
+    os.environ.clear()
+    os.environ.update(before)

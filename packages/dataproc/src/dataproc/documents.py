@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from manifest.errors import CorruptArtifact
 from manifest.identity import digest_of
 from manifest.record import Shard
 
@@ -21,6 +23,7 @@ DOCUMENTS = pa.schema(
     [("id", pa.string()), ("text", pa.large_string()), ("source", pa.string()), ("meta", pa.string())]
 )
 BATCH_ROWS = 2048
+SHARD_BYTES = 256_000_000
 
 
 class RowDigest:
@@ -70,10 +73,10 @@ def _hash_array(array: pa.Array, lengths: Any, values: Any) -> None:
 class ShardWriter:
     """Writes rows into shards `<stem>-00000.parquet`, …, each closed when it holds `shard_bytes` of Arrow memory.
 
-    A shard appears under its name when it is whole.
+    A shard appears under its name when it is whole. Its pages have checksums, which reading checks.
     """
 
-    def __init__(self, directory: Path, stem: str, schema: pa.Schema, *, shard_bytes: int = 256_000_000) -> None:
+    def __init__(self, directory: Path, stem: str, schema: pa.Schema, *, shard_bytes: int = SHARD_BYTES) -> None:
         self.directory, self.stem, self.schema, self.shard_bytes = directory, stem, schema, shard_bytes
         self.shards: list[Shard] = []
         self._writer: pq.ParquetWriter | None = None
@@ -113,7 +116,9 @@ class ShardWriter:
     def _open(self) -> None:
         self._path = self.directory / f"{self.stem}-{len(self.shards):05d}.parquet"
         self._aside = self._path.with_suffix(".tmp")
-        self._writer = pq.ParquetWriter(self._aside, self.schema, compression="zstd", use_dictionary=False)
+        self._writer = pq.ParquetWriter(
+            self._aside, self.schema, compression="zstd", use_dictionary=False, write_page_checksum=True
+        )
         self._digest = RowDigest(self.schema)
         self._bytes = 0
 
@@ -124,11 +129,34 @@ def file_sha256(path: Path) -> str:
 
 
 def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a shard, a few thousand at a time."""
-    with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns) if columns else None)
+    """The rows of a shard, a few thousand at a time, and no more than one write's. Raises CorruptArtifact."""
+    wanted = None if columns is None else list(columns)
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                yield from file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
 
 
 def rows_of(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """A shard as one table (for shards of ids, signatures and the like, not of text)."""
-    return pq.read_table(path, columns=list(columns) if columns else None)
+    """A shard as one table (for shards of ids, signatures and the like, not of text). Raises CorruptArtifact."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            return file.read(columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def frame_of(paths: Sequence[Path], schema: pl.Schema) -> pl.DataFrame:
+    """Some columns of several shards, end to end. Raises CorruptArtifact."""
+    tables = (pl.DataFrame(pl.from_arrow(rows_of(path, list(schema)))) for path in paths)
+    return pl.concat([pl.DataFrame(schema=schema), *tables])
+
+
+def _damaged(path: Path, error: Exception) -> CorruptArtifact:
+    reason = " ".join(str(error).split())
+    return CorruptArtifact(
+        f"{path} cannot be read ({reason}): it was changed or damaged after it was written. Delete {path.parent} and "
+        "run the same command again"
+    )

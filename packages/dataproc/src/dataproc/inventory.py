@@ -1,20 +1,23 @@
 """The raw files of a recipe with their SHA-256, which is what makes two builds the same build.
 
-Hashes are kept in the store's cache by (URI, size, time of change), so a second build reads no raw file that it knows.
+Workers hash them. Hashes are kept in the store's cache by (URI, size, time of change), so a second build reads no raw
+file that it knows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from dataproc import progress
-from dataproc.raw import RawFile, RawRoot, sha256_of
+from dataproc.raw import RawFile, RawRoot, sha256_of, tasks
 from dataproc.recipe import DataRecipe
 from dataproc.stage import Build
+from manifest.identity import digest_of, short
+from manifest.record import Model
 from manifest.store import LocalStore, write_atomic
 
 CACHE = ".cache"
@@ -29,7 +32,7 @@ def inventory(recipe: DataRecipe, raw: str, build: Build) -> dict[str, list[RawF
     progress.say(f"{recipe.name}: {len(files)} sources, {count:,} raw files, {size / 1e6:,.1f} MB")
     known = _read(build)
     unknown = [file for found in files.values() for file in found if _key(file) not in known]
-    known |= {_key(file): file.sha256 for file in _hash(unknown)}
+    known |= {_key(file): file.sha256 for file in _hash(unknown, build)}
     if unknown and not build.dry:
         _write(build, known)
     return {
@@ -37,13 +40,27 @@ def inventory(recipe: DataRecipe, raw: str, build: Build) -> dict[str, list[RawF
     }
 
 
-def _hash(files: Sequence[RawFile]) -> list[RawFile]:
-    return [sha256_of(file) for file in progress.track(files, label="hashing raw files", total=len(files))]
+class Hashed(Model):
+    files: tuple[RawFile, ...]
+
+
+def _hash(files: Sequence[RawFile], build: Build) -> list[RawFile]:
+    if build.dry or not files:
+        return [sha256_of(file) for file in progress.track(files, label="hashing raw files", total=len(files))]
+    with build.store.draft(f"hashes/{short(digest_of([_key(file) for file in files]))}") as directory:
+        done = build.workers.map(
+            _hash_all, tasks(files), result=Hashed, notes=directory / "notes", label="hashing raw files"
+        )
+        shutil.rmtree(directory)
+    return [file for group in done for file in group.files]
+
+
+def _hash_all(files: tuple[RawFile, ...]) -> Hashed:
+    return Hashed(files=tuple(sha256_of(file) for file in files))
 
 
 def _key(file: RawFile) -> str:
-    changed = os.stat(file.uri).st_mtime_ns if "://" not in file.uri else 0
-    return hashlib.sha256(f"{file.uri}|{file.bytes}|{changed}".encode()).hexdigest()
+    return hashlib.sha256(f"{file.uri}|{file.bytes}|{file.changed_ns}".encode()).hexdigest()
 
 
 def _cache_file(build: Build) -> Path | None:

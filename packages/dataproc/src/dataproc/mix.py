@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
+from dataproc import progress
 from dataproc.recipe import DataRecipe, PhaseRecipe
 from manifest.artifact import Opened, relative_uri
 from manifest.errors import RecipeError
@@ -32,6 +33,8 @@ def draws(name: str, phase: PhaseRecipe, blocks: Mapping[str, int], block_tokens
     if phase.weights:
         assert isinstance(phase.tokens, int)
         found |= apportion(phase.weights, max(1, round(Fraction(phase.tokens, block_tokens))))
+        for view in (view for view, weight in phase.weights.items() if weight > 0 and found[view] == 0):
+            progress.say(f"phase {name!r}: {view!r} is not drawn; its weight is less than a block of {block_tokens}")
     found |= {view: _at_least_one(Fraction(epochs) * blocks[view], epochs) for view, epochs in phase.epochs.items()}
     if isinstance(phase.tokens, dict):
         found |= {view: _at_least_one(Fraction(tokens, block_tokens), tokens) for view, tokens in phase.tokens.items()}

@@ -9,8 +9,10 @@ A document is short if `clean(text)` has fewer than `min_chars` characters (Slim
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,10 @@ import ftfy
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dataproc.dedup.shingles import character_counts, clean_all
-from dataproc.documents import DOCUMENTS, ShardWriter
-from dataproc.raw import RawFile, Unreadable, records
+from dataproc.documents import DOCUMENTS, ShardWriter, batches
+from dataproc.raw import RawFile, Unreadable, records, require_unchanged
 from dataproc.recipe import Clean, Source
 from manifest.errors import DataError
 from manifest.identity import canonical_json, content_id
@@ -30,10 +31,10 @@ from manifest.record import Model, Shard
 
 STAGE = "normalize/1"
 QUARANTINE = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("excerpt", pa.string())])
-BATCH_CHARS = 4_000_000
+BATCH_CHARS = 4_000_000  # of text, metadata and excerpts
+ROW_CHARS = 100  # what a row takes besides
 COUNTS = ("records", "unreadable", "short", "documents", "text_bytes")
-GROUP_BYTES = 16_000_000  # raw bytes per task, where a source is many small files
-FIX = ftfy.TextFixerConfig(normalization="NFC")
+FIX = ftfy.TextFixerConfig(normalization="NFC", explain=False)
 
 # What ftfy can change in ASCII text: entities, carriage returns and other control characters (ftfy.fixes).
 _ASCII_TO_FIX = re.compile(r"[&\x00-\x08\x0b-\x1f\x7f]")
@@ -48,19 +49,6 @@ class Normalized(Model):
     short: int
     documents: int
     text_bytes: int
-
-
-def tasks(files: Sequence[RawFile]) -> list[tuple[RawFile, ...]]:
-    """Files in order, small ones together: one task each."""
-    groups: list[list[RawFile]] = []
-    size = GROUP_BYTES
-    for file in files:
-        if size + file.bytes > GROUP_BYTES:
-            groups.append([])
-            size = 0
-        groups[-1].append(file)
-        size += file.bytes
-    return [tuple(group) for group in groups]
 
 
 def normalize(
@@ -94,19 +82,19 @@ def _batches(
             row = record if isinstance(record, Unreadable) else _row(record, name, source, partial(_bad, file, line))
             if isinstance(row, Unreadable):
                 bad.append(row)
-                continue
-            rows.append(row)
-            size += len(row["text"])
+                size += ROW_CHARS + len(row.excerpt)
+            else:
+                rows.append(row)
+                size += ROW_CHARS + len(row["text"]) + len(row["meta"])
             if size >= BATCH_CHARS:
                 yield rows, bad
                 rows, bad, size = [], [], 0
+        require_unchanged(file)
     yield rows, bad
 
 
 def _bad(file: RawFile, line: int, reason: str, record: dict[str, Any]) -> Unreadable:
-    return Unreadable(
-        file=file.path, line=line, reason=reason, excerpt=str(record)[:200].encode(errors="replace").decode()
-    )
+    return Unreadable(file=file.path, line=line, reason=reason, excerpt=reprlib.repr(record))
 
 
 def _row(
@@ -129,7 +117,7 @@ def _row(
     try:
         meta = canonical_json(other).decode()
         text.encode("utf-8")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         return bad(f"it has no stable form: {error}", record)
     return {"id": identifier, "text": text, "source": name, "meta": meta}
 
@@ -153,20 +141,15 @@ def fix_text(text: str) -> str:
     return str(ftfy.fix_text(text, FIX))
 
 
-def check_unreadable(name: str, done: Sequence[Normalized], clean: Clean, draft: Path) -> None:
+def check_unreadable(name: str, counts: Mapping[str, Any], quarantine: Sequence[Path], clean: Clean) -> None:
     """Raises DataError if more of a source was unreadable than `max_unreadable`, with the first reasons."""
-    found = sum(task.unreadable for task in done)
-    total = sum(task.records for task in done)
+    found, total = int(counts["unreadable"]), int(counts["records"])
     if total == 0:
         raise DataError(f"source {name!r} holds no record; check its files and their format")
     if found <= clean.max_unreadable * total:
         return
-    examples: list[dict[str, Any]] = []
-    for task in done:
-        for shard in task.shards:
-            if shard.path.startswith("quarantine") and len(examples) < 3:
-                examples += pq.read_table(draft / shard.path).slice(0, 3 - len(examples)).to_pylist()
-    listed = "\n".join(f"  {row['file']}:{row['line']}: {row['reason']}" for row in examples)
+    rows = islice((row for shard in quarantine for batch in batches(shard) for row in batch.to_pylist()), 3)
+    listed = "\n".join(f"  {row['file']}:{row['line']}: {row['reason']}" for row in rows)
     raise DataError(
         f"source {name!r}: {found} of {total} records cannot be read ({found / total:.1%}; the recipe allows "
         f"{clean.max_unreadable:.1%}). The first:\n{listed}\n"

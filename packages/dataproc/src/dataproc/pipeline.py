@@ -13,20 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from dataproc import mix, normalize, tokenize, vocab
 from dataproc.dedup import cluster, keep, sign, split
-from dataproc.dedup.bands import Bands, verified_bands
 from dataproc.dedup.shingles import HASH, Shingling
 from dataproc.gates import check_cluster, check_loss
 from dataproc.identifiers import unique_ids
 from dataproc.inventory import inventory
-from dataproc.raw import RawFile
+from dataproc.raw import RawFile, tasks
 from dataproc.recipe import DataRecipe, Source
 from dataproc.retention import retention
 from dataproc.stage import Build, Draft, Input, Made, Planned, Raw, Request, producer, shard_files, summary_of
-from manifest.artifact import Opened
+from manifest.artifact import Opened, verify
 from manifest.errors import RecipeError
 from manifest.identity import short
 from manifest.record import now
@@ -77,8 +74,8 @@ class Pipeline:
         tokens = {name: self._tokens(name, deduped[name], tokenizer) for name in self.recipe.streams()}
         if self.until == "tokens":
             return list(tokens.values())
-        planned = [tokenizer, heldout, *tokens.values(), *documents.values()]
-        if any(isinstance(item, Planned) for item in planned):
+        needed = [tokenizer, heldout, *tokens.values(), *documents.values(), *ledgers.values(), *deduped.values()]
+        if any(isinstance(item, Planned) for item in needed):
             return [self.build.plan("mixtures", self.recipe.name)]
         counts = retention(self.recipe, documents, ledgers, heldout, deduped, tokens)
         return [self._mixture(tokens, tokenizer, heldout, counts)]
@@ -94,11 +91,6 @@ class Pipeline:
     def _shingling(self) -> Shingling:
         return Shingling(self.recipe.dedup.unit, self.recipe.dedup.ngram)
 
-    @property
-    def _bands(self) -> Bands:
-        dedup = self.recipe.dedup
-        return Bands(*dedup.bands) if dedup.bands else verified_bands(dedup.threshold, dedup.permutations)
-
     def _groups(self) -> dict[str, list[str]]:
         """The groups in which near-duplicates are removed: name → sources."""
         sources = list(self.recipe.sources)
@@ -113,21 +105,25 @@ class Pipeline:
         def make(draft: Draft) -> Made:
             done = self.build.workers.map(
                 partial(normalize.normalize, name=name, source=source, clean=clean, draft=draft.path),
-                list(enumerate(normalize.tasks(files))),
+                list(enumerate(tasks(files))),
                 result=normalize.Normalized,
                 notes=draft.notes / "normalize",
                 label=f"documents/{name}",
             )
-            normalize.check_unreadable(name, done, clean, draft.path)
             shards = tuple(shard for task in done for shard in task.shards)
             counts = {key: sum(getattr(task, key) for task in done) for key in normalize.COUNTS}
+            bad = [draft.path / shard.path for shard in shards if shard.path.startswith("quarantine")]
+            normalize.check_unreadable(name, counts, bad, clean)
             return Made(unique_ids(name, source, shards, draft), counts)
 
         inputs: dict[str, Input] = {f.path: Raw(f.path, f.sha256, f.uri) for f in files}
-        config = {"source": name, "text": source.text, "id": source.id, "clean": clean.model_dump(mode="json")}
-        return self.build.make(
-            Request("documents", name, normalize.STAGE, config, inputs, ("ftfy", "orjson", "pyarrow")), make
-        )
+        shaping = clean.model_dump(mode="json", exclude={"max_unreadable"})
+        config = {"source": name, "text": source.text, "id": source.id, "clean": shaping}
+        request = Request("documents", name, normalize.STAGE, config, inputs, ("ftfy", "orjson", "pyarrow"))
+        made = self.build.make(request, make)
+        if isinstance(made, Opened):  # also where it was published with a higher limit
+            normalize.check_unreadable(name, summary_of(made), shard_files(made, "quarantine"), clean)
+        return made
 
     def _signatures(self, name: str, documents: Opened | Planned) -> Opened | Planned:
         dedup = self.recipe.dedup
@@ -163,7 +159,7 @@ class Pipeline:
 
     def _clusters(self, group: str, documents: Artifacts, signatures: Artifacts) -> Opened | Planned:
         dedup = self.recipe.dedup
-        bands = self._bands
+        bands = dedup.banding
 
         def make(draft: Draft) -> Made:
             sources = [
@@ -244,8 +240,10 @@ class Pipeline:
             inputs["heldout"] = heldout
 
         def make(draft: Draft) -> Made:
-            drop = _dropped(name, ledger, heldout)
-            made = split.dedupe(_shards(documents, "documents"), drop, workers=self.build.workers, draft=draft)
+            lists = _shards(ledger, "ledger") if ledger else []
+            if heldout:
+                lists += [*_shards(heldout, "heldout"), *_shards(heldout, "excluded")]
+            made = split.dedupe(name, _shards(documents, "documents"), lists, workers=self.build.workers, draft=draft)
             check_loss(name, summary_of(documents), made.summary, self.recipe.dedup.gates)
             return made
 
@@ -279,6 +277,7 @@ class Pipeline:
     def _tokens(self, name: str, deduped: Opened | Planned, tokenizer: Opened | Planned) -> Opened | Planned:
         def make(draft: Draft) -> Made:
             assert isinstance(tokenizer, Opened)
+            verify(tokenizer.uri)  # one wrong byte here would be wrong in every token
             return tokenize.tokenize(
                 _shards(deduped, "documents"),
                 int(summary_of(deduped)["text_bytes"]),
@@ -297,7 +296,7 @@ class Pipeline:
         tokenizer: Opened | Planned,
         heldout: Opened | Planned | None,
         counts: Mapping[str, Any],
-    ) -> Opened:
+    ) -> Opened | Planned:
         assert isinstance(tokenizer, Opened)
         assert heldout is None or isinstance(heldout, Opened)
         with_tokens = {
@@ -316,13 +315,3 @@ class Pipeline:
 def _shards(item: Opened | Planned, stem: str) -> list[Path]:
     assert isinstance(item, Opened)
     return shard_files(item, stem)
-
-
-def _dropped(name: str, ledger: Opened | Planned | None, heldout: Opened | Planned | None) -> pl.Series:
-    """The ids of a source that do not go to training."""
-    files = [*(_shards(ledger, "ledger") if ledger else [])]
-    if heldout:
-        files += [*_shards(heldout, "heldout"), *_shards(heldout, "excluded")]
-    parts = [pl.read_parquet(file, columns=["id", "source"]) for file in files]
-    table = pl.concat([pl.DataFrame(schema={"id": pl.String, "source": pl.String}), *parts])
-    return table.filter(pl.col("source") == name)["id"]

@@ -7,12 +7,12 @@ system that pyarrow opens by URI (s3://…).
 
 from __future__ import annotations
 
-import fnmatch
+import codecs
 import hashlib
-import json
 import zlib
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -26,15 +26,20 @@ from manifest.errors import DataError, InputError
 from manifest.record import Model
 
 CHUNK_BYTES = 1 << 20
+COMPRESSED_CHUNK_BYTES = 1 << 16  # gzip gives up to a thousand times as much
+ZSTD_WINDOW_BYTES = 1 << 31  # what `zstd --long=31` writes needs it
+PARQUET_ROWS = 256
+GROUP_BYTES = 16_000_000  # raw bytes per task, where a source is many small files
 LINES = (".jsonl", ".ndjson", ".json")
 
 
 class RawFile(Model):
-    """A raw file. `path` is relative to --raw."""
+    """A raw file as it was when the build listed it. `path` is relative to --raw."""
 
     path: str
     uri: str
     bytes: int
+    changed_ns: int
     sha256: str = ""
 
 
@@ -51,19 +56,16 @@ class RawRoot:
     """The --raw directory or URI. Raises InputError if it cannot be opened."""
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri.rstrip("/")
+        self.uri = uri.rstrip("/") if "://" in uri else str(Path(uri).absolute())
         try:
-            if "://" in uri:
-                self.filesystem, self.base = pafs.FileSystem.from_uri(self.uri)
-            else:
-                self.filesystem, self.base = pafs.LocalFileSystem(), str(Path(uri).absolute())
+            self.filesystem, self.base = _filesystem(self.uri)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(
                 f"--raw {uri}: cannot be opened ({error}); give a directory or s3://bucket/prefix"
             ) from error
 
     def files(self, name: str, source: Source) -> list[RawFile]:
-        """The files of a source, sorted by path. Raises DataError if a pattern matches nothing or a file is empty."""
+        """The files of a source, sorted by path. Raises DataError if a pattern matches nothing."""
         found: dict[str, RawFile] = {}
         for pattern in source.files:
             matches = self._match(pattern)
@@ -76,29 +78,67 @@ class RawRoot:
         return [found[path] for path in sorted(found)]
 
     def _match(self, pattern: str) -> list[RawFile]:
-        fixed = list(PurePosixPath(pattern).parts[:-1])
-        while any(mark in "/".join(fixed) for mark in "*?["):
-            fixed.pop()
-        top = "/".join([self.base, *fixed])
-        listing = self.filesystem.get_file_info(pafs.FileSelector(top, recursive=True, allow_not_found=True))
+        parts = pattern.split("/")
+        fixed = next((i for i, part in enumerate(parts) if any(mark in part for mark in "*?[")), len(parts) - 1)
+        top = "/".join([self.base, *parts[:fixed]])
+        try:
+            listing = self.filesystem.get_file_info(pafs.FileSelector(top, recursive=True, allow_not_found=True))
+        except OSError as error:
+            raise InputError(f"--raw {self.uri}: {top} cannot be listed ({error}); give a directory") from error
         return [
-            RawFile(path=path, uri=f"{self.uri}/{path}", bytes=info.size)
+            RawFile(path=path, uri=f"{self.uri}/{path}", bytes=info.size, changed_ns=info.mtime_ns or 0)
             for info in listing
-            if info.type == pafs.FileType.File
-            and fnmatch.fnmatchcase(path := info.path[len(self.base) + 1 :], pattern)
-            and not info.base_name.startswith(".")
+            if info.type == pafs.FileType.File and _matches((path := info.path[len(self.base) + 1 :]).split("/"), parts)
         ]
+
+
+def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Whether a glob matches a path, both in parts. `**` stands for any directories; a hidden name needs a dot."""
+    if not path or not pattern:
+        return not path and not pattern
+    if pattern[0] == "**":
+        below = not path[0].startswith(".") and _matches(path[1:], pattern)
+        return below or _matches(path, pattern[1:] or ["*"])
+    hidden = path[0].startswith(".") and not pattern[0].startswith(".")
+    return not hidden and fnmatchcase(path[0], pattern[0]) and _matches(path[1:], pattern[1:])
+
+
+def tasks(files: Sequence[RawFile]) -> list[tuple[RawFile, ...]]:
+    """Files in order, small ones together: one task each."""
+    groups: list[list[RawFile]] = []
+    size = GROUP_BYTES
+    for file in files:
+        if size + file.bytes > GROUP_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(file)
+        size += file.bytes
+    return [tuple(group) for group in groups]
+
+
+def _filesystem(uri: str) -> tuple[Any, str]:
+    """What holds a URI or an absolute path, and the path there."""
+    if "://" not in uri:
+        return pafs.LocalFileSystem(), uri
+    filesystem, path = pafs.FileSystem.from_uri(uri)
+    return filesystem, path
 
 
 def open_bytes(uri: str) -> Any:
     """A raw file as a stream of bytes. Raises DataError if it cannot be opened."""
     try:
-        if "://" not in uri:
-            return pa.OSFile(uri, "rb")
-        filesystem, path = pafs.FileSystem.from_uri(uri)
+        filesystem, path = _filesystem(uri)
         return filesystem.open_input_file(path)
     except OSError as error:
         raise DataError(f"{uri} cannot be read ({error}); check that it exists and is readable") from error
+
+
+def require_unchanged(file: RawFile) -> None:
+    """Raises DataError if a file is not what it was when the build listed it."""
+    filesystem, path = _filesystem(file.uri)
+    info = filesystem.get_file_info(path)
+    if (info.size, info.mtime_ns or 0) != (file.bytes, file.changed_ns):
+        raise DataError(f"{file.uri} was changed while it was read; run the same command again when it is complete")
 
 
 def sha256_of(file: RawFile) -> RawFile:
@@ -132,57 +172,72 @@ def records(file: RawFile) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
         yield from _line_records(file)
 
 
-def _parquet_records(file: RawFile) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet_records(file: RawFile) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
     line = 0
     try:
         with pq.ParquetFile(open_bytes(file.uri)) as parquet:
-            for batch in parquet.iter_batches(batch_size=1024):
-                for record in batch.to_pylist():
+            for batch in parquet.iter_batches(batch_size=PARQUET_ROWS):
+                for record in _python_rows(_with_plain_types(batch)):
                     line += 1
-                    yield line, record
-    except (pa.ArrowInvalid, OSError) as error:
+                    bad = isinstance(record, UnicodeDecodeError)
+                    yield line, _not_utf8(file, line, record) if bad else record
+    except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file.uri} is not a whole Parquet file ({error}); write it again") from error
+
+
+def _with_plain_types(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Times and decimals as strings; the other types have a form in JSON, or are reported row by row."""
+    foreign = [pa.types.is_temporal(kind) or pa.types.is_decimal(kind) for kind in batch.schema.types]
+    columns = [c.cast(pa.string()) if cast else c for c, cast in zip(batch.columns, foreign, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _python_rows(batch: pa.RecordBatch) -> list[Any]:
+    """A dict per row, or the UnicodeDecodeError of a row that holds a string that is no UTF-8."""
+    try:
+        return list(batch.to_pylist())
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            return [error]
+        return [row for i in range(batch.num_rows) for row in _python_rows(batch.slice(i, 1))]
 
 
 def _text_record(file: RawFile) -> dict[str, Any] | Unreadable:
     data = b"".join(_chunks(file))
     try:
-        return {"text": data.decode("utf-8"), "id": file.path}
+        return {"text": data.decode("utf-8-sig"), "id": file.path}
     except UnicodeDecodeError as error:
-        return Unreadable(file=file.path, line=1, reason=f"invalid UTF-8 at byte {error.start}", excerpt=_excerpt(data))
+        return _not_utf8(file, 1, error)
 
 
 def _line_records(file: RawFile) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
     number = 0
     for number, line in enumerate(_lines(_chunks(file)), 1):
-        if line.strip():
-            yield number, _parse(file, number, line)
+        content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        if content.strip():
+            yield number, _parse(file, number, content)
     if number == 0:
         raise DataError(f"{file.uri} holds no record; remove it, or write it again")
 
 
 def _parse(file: RawFile, number: int, line: bytes) -> dict[str, Any] | Unreadable:
     try:
+        line.decode("utf-8")
         record = orjson.loads(line)
+    except UnicodeDecodeError as error:
+        return _not_utf8(file, number, error)
     except orjson.JSONDecodeError as error:
-        reason = _why_not_json(line, error)
-    else:
-        if isinstance(record, dict):
-            return record
-        reason = f"expected a JSON object, found {type(record).__name__}"
+        hint = " (a lone surrogate is no Unicode text)" if "surrogate" in error.msg else ""
+        return Unreadable(file=file.path, line=number, reason=f"not JSON: {error}{hint}", excerpt=_excerpt(line))
+    if isinstance(record, dict):
+        return record
+    reason = f"expected a JSON object, found {type(record).__name__}"
     return Unreadable(file=file.path, line=number, reason=reason, excerpt=_excerpt(line))
 
 
-def _why_not_json(line: bytes, error: Exception) -> str:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError as bad:
-        return f"invalid UTF-8 at byte {bad.start}"
-    try:
-        json.loads(line)
-    except ValueError:
-        return f"not JSON: {error}"
-    return "a string holds a lone surrogate, which is not Unicode text"
+def _not_utf8(file: RawFile, number: int, error: UnicodeDecodeError) -> Unreadable:
+    reason = f"invalid UTF-8 at byte {error.start}"
+    return Unreadable(file=file.path, line=number, reason=reason, excerpt=_excerpt(error.object))
 
 
 def _excerpt(data: bytes) -> str:
@@ -218,13 +273,13 @@ def _gzip_member() -> Any:
 
 
 def _zstd_frame() -> Any:
-    return zstandard.ZstdDecompressor().decompressobj()
+    return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
 
 
 def _decompressed(stream: Any, file: RawFile, frame: Any, errors: tuple[type[Exception], ...]) -> Iterator[bytes]:
     """The content of all frames, end to end. Raises DataError if the last is cut off, or one is not of the format."""
     current = None
-    while chunk := stream.read(CHUNK_BYTES):
+    while chunk := stream.read(COMPRESSED_CHUNK_BYTES):
         while chunk:
             current = current or frame()
             try:

@@ -5,21 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal, Self
+from collections.abc import Hashable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from dataproc.dedup.bands import Bands, verified_bands
 from manifest.errors import RecipeError
-from manifest.fields import Count, RecipeModel, validate
+from manifest.fields import Count, RecipeModel, parse_count, validate
 
 Scope = Literal["global", "local", "none"]
 KeepKey = Literal["source_order", "longest", "id"]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 WEIGHT_TOLERANCE = 0.005  # published mixtures are rounded: SlimPajama-DC's columns add up to 100.1 %
 UNREADABLE_SHARE = 0.01
+RESERVED = ("global", "uri")  # the group of all sources; a key that no identity counts
 
 
 class Clean(RecipeModel):
@@ -39,9 +42,11 @@ class Clean(RecipeModel):
 
 
 class Source(RecipeModel):
-    """One source. `files` is a glob (or several) relative to --raw; any `clean` key may be overridden here."""
+    """One source. `files` is a glob (or several) relative to --raw, in which `*` stays within a directory and `**`
+    goes into those below. Any `clean` key may be overridden here.
+    """
 
-    files: tuple[str, ...]
+    files: tuple[str, ...] = Field(min_length=1)
     text: str = "text"
     id: str | None = None
     ftfy: bool | None = None
@@ -52,6 +57,14 @@ class Source(RecipeModel):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("files")
+    @classmethod
+    def _below_raw(cls, files: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in files:
+            if pattern.startswith("/") or ".." in pattern.split("/") or "://" in pattern:
+                raise ValueError(f"{pattern!r} is not below --raw; write it relative to --raw, without '..'")
+        return tuple(str(PurePosixPath(pattern)) for pattern in files)
 
     def cleaning(self, default: Clean) -> Clean:
         """The clean keys of this source over the recipe's."""
@@ -73,13 +86,18 @@ class Dedup(RecipeModel):
     preset: Literal["exact"] = "exact"
     scope: Scope = "global"
     unit: Literal["char", "word"] = "char"
-    ngram: int = Field(0, ge=0, le=64)
+    ngram: int = Field(13, ge=1, le=64)
     permutations: int = Field(128, ge=16, le=1024)
     threshold: float = Field(0.8, gt=0, lt=1)
     verify: Literal["exact"] = "exact"
     bands: tuple[int, int] | None = None
     keep: tuple[KeepKey, ...] = ("source_order", "longest", "id")
     gates: Gates = Gates()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _five_words(cls, fields: object) -> object:
+        return {"ngram": 5, **fields} if isinstance(fields, dict) and fields.get("unit") == "word" else fields
 
     @field_validator("preset", "verify", mode="before")
     @classmethod
@@ -89,16 +107,17 @@ class Dedup(RecipeModel):
         return value
 
     @model_validator(mode="after")
-    def _resolve(self) -> Self:
-        if self.ngram == 0:
-            object.__setattr__(self, "ngram", {"char": 13, "word": 5}[self.unit])
-        if self.bands is not None and not 0 < self.bands[0] * self.bands[1] <= self.permutations:
-            raise ValueError(
-                f"bands {list(self.bands)} need bands × rows between 1 and {self.permutations} permutations"
-            )
+    def _adds_up(self) -> Self:
+        if self.banding.width > self.permutations:
+            raise ValueError(f"bands [bands, rows] {self.bands} need bands × rows ≤ {self.permutations} permutations")
         if not self.keep or self.keep[-1] != "id" or len(set(self.keep)) != len(self.keep):
             raise ValueError("keep must name each key once and end with 'id', so that it is a total order")
         return self
+
+    @property
+    def banding(self) -> Bands:
+        """The bands in use. Raises ValueError if there are none for the threshold."""
+        return Bands(*self.bands) if self.bands else verified_bands(self.threshold, self.permutations)
 
 
 class Holdout(RecipeModel):
@@ -131,16 +150,20 @@ class TokenizerRecipe(RecipeModel):
 class PhaseRecipe(RecipeModel):
     """What a phase draws: weights × tokens, epochs per view, or tokens per view; the last two may be mixed."""
 
-    weights: dict[str, float] = {}
-    epochs: dict[str, float] = {}
-    tokens: Count | dict[str, Count] | None = None
+    weights: dict[str, Share] = {}
+    epochs: dict[str, Share] = {}
+    tokens: int | dict[str, int] | None = None
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _counts(cls, value: object) -> object:
+        return {k: parse_count(count) for k, count in value.items()} if isinstance(value, dict) else parse_count(value)
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         budgets = self.tokens if isinstance(self.tokens, dict) else {}
-        for name, share in [*self.weights.items(), *self.epochs.items(), *budgets.items()]:
-            if share < 0:
-                raise ValueError(f"{name!r} has {share}; weights, epochs and tokens cannot be negative")
+        if any(count < 0 for count in budgets.values()) or (isinstance(self.tokens, int) and self.tokens <= 0):
+            raise ValueError(f"tokens: {self.tokens}; expected a number above 0, such as 200k or 4M")
         if self.weights:
             self._check_weights()
         elif isinstance(self.tokens, int):
@@ -186,8 +209,10 @@ class DataRecipe(RecipeModel):
     @classmethod
     def _plain_names(cls, sources: dict[str, Source]) -> dict[str, Source]:
         for name in sources:
-            if not name.replace("_", "").replace("-", "").isalnum() or name == "uri":
+            if not name.replace("_", "").replace("-", "").isalnum():
                 raise ValueError(f"source {name!r}: use letters, digits, '_' and '-' only")
+            if name in RESERVED:
+                raise ValueError(f"source {name!r}: the name has a meaning of its own here; take another one")
         return sources
 
     @model_validator(mode="after")
@@ -215,8 +240,21 @@ def read(path: str | Path) -> DataRecipe:
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file. Raises RecipeError with the line that cannot be read."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            return yaml.load(file, _Loader)
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror}; expected a recipe in YAML") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that comes twice; YAML would keep the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} comes twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)

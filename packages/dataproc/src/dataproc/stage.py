@@ -7,6 +7,7 @@ What a killed attempt finished (its shards and the notes of its tasks) stays in 
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -30,8 +31,7 @@ from manifest.record import (
 )
 from manifest.store import Store
 
-NOTES = ".notes"
-SCRATCH = ".scratch"
+WORK, DROPPED = ".work", ".dropped"
 
 
 @dataclass(frozen=True)
@@ -76,18 +76,20 @@ class Made:
 
 @dataclass(frozen=True)
 class Draft:
-    """Where a stage writes: shards at the top, notes of finished tasks and scratch files in directories beside them."""
+    """Where a stage writes: shards at the top, notes of finished tasks and scratch files in one directory beside them,
+    so that they are dropped together.
+    """
 
     path: Path
 
     @property
     def notes(self) -> Path:
-        return self.path / NOTES
+        return self.path / WORK / "notes"
 
     @property
     def scratch(self) -> Path:
-        scratch = self.path / SCRATCH
-        scratch.mkdir(exist_ok=True)
+        scratch = self.path / WORK / "scratch"
+        scratch.mkdir(parents=True, exist_ok=True)
         return scratch
 
 
@@ -123,9 +125,11 @@ class Build:
         progress.say(f"{kind}/{name}: would be built")
         return Planned(kind, name)
 
-    def publish(self, path: str, record: Manifest) -> Opened:
+    def publish(self, path: str, record: Manifest) -> Opened | Planned:
         """Publishes a manifest that has no shards of its own."""
         if self.store.manifest(path) is None:
+            if self.dry:
+                return self.plan(record.kind, record.name)
             with self.store.draft(path) as directory:
                 self.store.publish(path, directory, record)
             progress.say(f"{record.kind}/{record.name} → {path}")
@@ -138,7 +142,7 @@ class Build:
         with self.store.draft(path) as directory:
             if self.store.manifest(path) is None:  # another process may have published it while this one waited
                 made = make(Draft(directory))
-                _drop_unlisted(directory, {shard.path for shard in made.shards})
+                _clean(directory, {shard.path for shard in made.shards})
                 seconds = round(time.monotonic() - start, 3)
                 record = Artifact(
                     kind=request.kind,
@@ -198,10 +202,19 @@ def shard_files(opened: Opened, stem: str = "") -> list[Path]:
     ]
 
 
-def _drop_unlisted(directory: Path, listed: set[str]) -> None:
-    """Removes what a stage left beside its shards; dot directories are left to the store."""
+def _clean(directory: Path, listed: set[str]) -> None:
+    """Leaves only the shards of a draft.
+
+    All notes go in one step, and first: a note that outlives the file it speaks of would mislead the next attempt.
+    """
+    if (directory / DROPPED).exists():
+        shutil.rmtree(directory / DROPPED)
+    if (directory / WORK).exists():
+        (directory / WORK).rename(directory / DROPPED)
     for entry in directory.iterdir():
-        if entry.is_file() and entry.name not in listed:
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name not in listed:
             entry.unlink()
 
 

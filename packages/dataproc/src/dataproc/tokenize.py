@@ -87,7 +87,9 @@ def _gather(partition: int, rows: Scattered, *, tokenizer: Path, draft: Path) ->
 
 @lru_cache(maxsize=1)
 def _encoder(tokenizer: Path) -> Tokenizer:
-    return load(tokenizer)
+    encoder = load(tokenizer)
+    encoder.encode_special_tokens = True  # a text that spells out <|endoftext|> does not end there
+    return encoder
 
 
 def _batches(table: pa.Table) -> Iterator[tuple[list[str], list[str]]]:

@@ -26,6 +26,7 @@ from manifest.record import Shard
 STAGE = "tokenizer/1"
 END_OF_TEXT = "<|endoftext|>"
 SAMPLE = pa.schema([("text", pa.large_string())])
+SAMPLES = "sample-*.parquet"
 TOKENIZER, CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 
@@ -48,6 +49,10 @@ def train(shards: Sequence[Path], text_bytes: int, recipe: TrainTokenizer, *, wo
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
+    if not any(draft.scratch.glob(SAMPLES)):
+        raise RecipeError(
+            f"tokenizer.train.sample_bytes: {recipe.sample_bytes:,} of {text_bytes:,} bytes take no document; raise it"
+        )
     tokenizer.train_from_iterator(_texts(draft.scratch), trainer)
     return _made(tokenizer, draft)
 
@@ -58,16 +63,19 @@ def given(path: Path, *, draft: Draft) -> Made:
 
 
 def load(path: Path) -> Tokenizer:
-    """The tokenizer in a directory (or its tokenizer.json). Raises RecipeError."""
+    """The tokenizer in a directory (or its tokenizer.json), which then encodes whole texts. Raises RecipeError."""
     file = path / TOKENIZER if path.is_dir() else path
     if not file.is_file():
         raise RecipeError(f"tokenizer: {file} does not exist; give a directory with a {TOKENIZER}")
     try:
-        return Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:
         raise RecipeError(
             f"tokenizer: {file} cannot be loaded ({error}); expected a Hugging Face {TOKENIZER}"
         ) from error
+    tokenizer.no_truncation()  # a tokenizer.json may carry the length of the model that it came with
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def end_of_text(tokenizer: Tokenizer) -> int:
@@ -81,7 +89,7 @@ def end_of_text(tokenizer: Tokenizer) -> int:
 
 def _made(tokenizer: Tokenizer, draft: Draft) -> Made:
     end = end_of_text(tokenizer)
-    tokenizer.save(str(draft.path / TOKENIZER))
+    (draft.path / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     name = tokenizer.id_to_token(end)
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": name, "bos_token": name, "unk_token": name}
     (draft.path / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
@@ -105,6 +113,6 @@ def _sample(numbered: tuple[int, Path], *, limit: int, out: Path) -> Done:
 
 
 def _texts(directory: Path) -> Iterator[list[str]]:
-    for shard in sorted(directory.glob("sample-*.parquet")):
+    for shard in sorted(directory.glob(SAMPLES)):
         for batch in batches(shard):
             yield batch["text"].to_pylist()

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from dataproc import progress
 from dataproc.shuffle import Scattered, partition_batches
-from manifest.errors import InputError
+from manifest.errors import InputError, WinnowError
 from manifest.record import Model
 from manifest.store import write_atomic
 
@@ -30,6 +30,7 @@ I = TypeVar("I")  # noqa: E741
 R = TypeVar("R", bound=Model)
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+RETRIES = 3
 OBJECT_STORE_BYTES = 100_000_000  # data goes through files, so Ray's object store holds only task records
 
 
@@ -128,7 +129,7 @@ class Ray(Workers):
 
         self.count = count
         # An actor that dies is started again and its task repeated: tasks write aside and rename.
-        actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=3)(_Worker)
+        actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(_Worker)
         self._actors = [actor.remote() for _ in range(count)]
 
     def _run(self, tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
@@ -147,7 +148,14 @@ class Ray(Workers):
                     running[actor.run.remote(waiting.pop())] = actor
                 yield None
         except ray.exceptions.RayTaskError as error:
+            if running:  # they would write behind our back; and what they finish is noted
+                ray.wait(list(running), num_returns=len(running))
             raise error.cause if isinstance(error.cause, Exception) else error from None
+        except ray.exceptions.RayActorError as error:
+            raise WinnowError(
+                f"a worker died {RETRIES + 1} times over the same task, perhaps for want of memory; run the same "
+                "command again with fewer workers: it continues from here"
+            ) from error
 
 
 class _Worker:

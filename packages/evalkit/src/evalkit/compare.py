@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+
 from dataproc.documents import rows_of
+from evalkit.intervals import Floats
 from manifest.artifact import Opened, open_artifact
 from manifest.errors import WrongArtifact
-from manifest.report import Report
-
-from evalkit.intervals import Floats
+from manifest.report import Report, Score
 
 ROWS_FILE = "documents"
 
@@ -20,14 +21,19 @@ def open_report(uri: str | Path) -> Opened:
     """A report with rows per document. Raises ArtifactError if there is none."""
     opened = open_artifact(uri, kind="report")
     if not _row_files(opened):
-        raise WrongArtifact(f"{opened.uri} has no rows per document ({ROWS_FILE}-*.parquet); score its checkpoint again")
+        raise WrongArtifact(f"{opened.uri} has no rows per document ({ROWS_FILE}-*.parquet); score it again")
     return opened
 
 
-def require_same_documents(report: Opened, chosen: frozenset[str]) -> None:
+def differences_of(report: Report) -> list[Score]:
+    """A report's scores less those of the report that it was compared with, in the same order; none if with none."""
+    return [Score.model_validate(score) for score in report.summary["differences"]]
+
+
+def require_same_documents(report: Opened, chosen: Collection[str]) -> None:
     """Raises WrongArtifact unless the report scored exactly these documents: before any work is done."""
     scored = set(_rows(report)["id"].to_pylist())
-    _require_all(report, scored=len(scored), chosen=len(chosen), common=len(scored & chosen))
+    _require_all(report, scored=len(scored), chosen=len(chosen), common=len(scored.intersection(chosen)))
 
 
 def bits_of(report: Opened, found: pa.Table) -> Floats:
@@ -47,8 +53,8 @@ def _require_all(report: Opened, *, scored: int, chosen: int, common: int) -> No
         return
     raise WrongArtifact(
         f"{report.uri} scored {scored} documents; of the {chosen} that this recipe and checkpoint choose, {common} are "
-        "among them. A difference is only fair over the same documents: score both checkpoints on one held-out set, with "
-        "one `limit`"
+        "among them. A difference is only fair over the same documents: score both checkpoints on one held-out set, "
+        "with one `limit`"
     )
 
 

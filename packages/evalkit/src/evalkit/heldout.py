@@ -7,10 +7,11 @@ is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow.compute as pc
+
 from dataproc.documents import batches
 from dataproc.stage import shard_files
 from manifest.artifact import Opened
@@ -27,23 +28,41 @@ class Document:
     text: str
 
 
-def choose(heldout: Opened, limit: int | None) -> frozenset[str]:
-    """The ids of the documents to score. Raises WrongArtifact if there are none."""
+def choose(heldout: Opened, limit: int | None) -> dict[str, int]:
+    """The documents to score: id → bytes of UTF-8, in the artifact's order. Raises WrongArtifact if there are none."""
+    sizes: dict[str, int] = {}
     by_source: dict[str, list[tuple[int, str]]] = {}
     for shard in shard_files(heldout, "heldout"):
         for batch in batches(shard, ["id", "text", "source"]):
-            for row in batch.filter(pc.greater(pc.binary_length(batch["text"]), 0)).select(["id", "source"]).to_pylist():
-                by_source.setdefault(row["source"], []).append((hash64(row["id"]), row["id"]))
-    chosen = frozenset(identifier for keys in by_source.values() for _, identifier in sorted(keys)[:limit])
+            size = pc.binary_length(batch["text"]).to_pylist()
+            for identifier, source, size_bytes in zip(
+                batch["id"].to_pylist(), batch["source"].to_pylist(), size, strict=True
+            ):
+                if size_bytes:
+                    sizes[identifier] = size_bytes
+                    by_source.setdefault(source, []).append((hash64(identifier), identifier))
+    chosen = {identifier for keys in by_source.values() for _, identifier in sorted(keys)[:limit]}
     if not chosen:
         raise WrongArtifact(
             f"{heldout.uri} holds no documents: the mixture's sources are too small for its hold-out; raise "
             "`holdout.fraction` (or `max_share`) in the data recipe, build the mixture again and train on it"
         )
-    return chosen
+    return {identifier: size for identifier, size in sizes.items() if identifier in chosen}
 
 
-def documents(heldout: Opened, chosen: frozenset[str]) -> Iterator[Document]:
+def pieces(chosen: Mapping[str, int], piece_bytes: int) -> list[int]:
+    """How many documents each piece of the work has: as many as it takes to reach `piece_bytes`."""
+    counts, size = [0], 0
+    for size_bytes in chosen.values():
+        if size >= piece_bytes:
+            counts.append(0)
+            size = 0
+        counts[-1] += 1
+        size += size_bytes
+    return counts
+
+
+def documents(heldout: Opened, chosen: Mapping[str, int]) -> Iterator[Document]:
     """The chosen documents, in the artifact's order."""
     for shard in shard_files(heldout, "heldout"):
         for batch in batches(shard, ["id", "source", "text"]):

@@ -1,8 +1,8 @@
 """How sure a score is: the percentile bootstrap over documents.
 
-Documents are drawn again, with replacement, as many as there are; a score is a ratio of sums over them, and its interval
-is the middle 95 % of the ratios of RESAMPLES draws (Efron and Tibshirani, 1993, chapter 13). Columns that are summed in
-one call share their draws, so a difference of two ratios is *paired*: what is easy for both models cancels.
+Documents are drawn again, with replacement, as many as there are; a score is a ratio of sums over them, and its
+interval is the middle 95 % of the ratios of RESAMPLES draws (Efron and Tibshirani, 1993, chapter 13). Columns that are
+summed in one call share their draws, so a difference of two ratios is *paired*: what is easy for both models cancels.
 """
 
 from __future__ import annotations

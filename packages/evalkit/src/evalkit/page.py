@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataproc.report import COLUMNS
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from dataproc.report import COLUMNS
+from evalkit.chart import chart
+from evalkit.checkpoint import Subject
+from evalkit.compare import differences_of
+from evalkit.figures import phases, uniform_bits_per_byte
+from evalkit.intervals import FEW, RESAMPLES
+from evalkit.tasks.bits_per_byte import ALL
+from evalkit.tree import branches
 from manifest.artifact import Opened
 from manifest.checkpoint import Checkpoint
 from manifest.lineage import lineage
 from manifest.report import Report, Score
-
-from evalkit.chart import chart
-from evalkit.checkpoint import Subject
-from evalkit.figures import phases, uniform_bits_per_byte
-from evalkit.intervals import FEW, RESAMPLES
-from evalkit.tasks.bits_per_byte import ALL, DIFFERENCE
-from evalkit.tree import branches
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -95,11 +96,15 @@ def _context(report: Report, subject: Subject, compared: Opened | None) -> dict[
 
 def _lines(report: Report) -> list[Line]:
     sizes = report.summary["sources"]
-    differences = {score.source: score for score in report.scores if score.metric == DIFFERENCE}
+    differences = {score.source: score for score in differences_of(report)}
     return [
-        Line(score, _sum(sizes, score.source, "bytes"), _sum(sizes, score.source, "tokens"), differences.get(score.source))
+        Line(
+            score,
+            _sum(sizes, score.source, "bytes"),
+            _sum(sizes, score.source, "tokens"),
+            differences.get(score.source),
+        )
         for score in report.scores
-        if score.metric != DIFFERENCE
     ]
 
 
@@ -120,7 +125,7 @@ def _retention(sources: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     shown = [c for c in COLUMNS[1:] if c[1] != "unreadable" or any(row["unreadable"] for row in sources.values())]
     rows = [(name, [row[key] for _, key in shown]) for name, row in sources.items()]
     totals = [sum(counts) for counts in zip(*(counts for _, counts in rows), strict=True)]
-    return {"titles": [title for title, _ in shown], "rows": rows, "totals": totals}
+    return {"titles": [" ".join(title.split()) for title, _ in shown], "rows": rows, "totals": totals}
 
 
 def _count(value: int) -> str:

@@ -1,6 +1,6 @@
 """An eval recipe: *what* is measured. Flags say on which checkpoint and where the report goes.
 
-    name, tasks, limit (documents per source), compare_to (the path of a report)
+name, tasks, limit (documents per source), compare_to (the path of a report)
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from manifest.fields import Count, RecipeModel, nearest, validate
 from pydantic import Field, field_validator
+
+from manifest.fields import Count, RecipeModel, nearest, validate
 from trainer.reading import read_yaml
 
 BITS_PER_BYTE = "bits_per_byte"
@@ -17,7 +18,7 @@ TASKS = (BITS_PER_BYTE,)
 
 
 class EvalRecipe(RecipeModel):
-    """An eval recipe. limit: at most so many documents of each source. compare_to: relative to the working directory."""
+    """An eval recipe. limit: documents per source, at most. compare_to: relative to the working directory."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     tasks: tuple[str, ...] = Field(min_length=1)

@@ -18,20 +18,20 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from dataproc import progress
 from dataproc.documents import ShardWriter, file_sha256
+from evalkit import compare, heldout
+from evalkit.checkpoint import Subject
+from evalkit.page import pages
+from evalkit.recipe import EvalRecipe
+from evalkit.tasks import bits_per_byte
 from manifest.artifact import Opened, open_artifact, relative_uri
 from manifest.identity import short
 from manifest.record import FileEntry, Producer, Reference, fingerprint, now
 from manifest.report import Report
 from manifest.store import Store
 from trainer.model.shape import Shape
-
-from evalkit import compare, heldout
-from evalkit.checkpoint import Subject
-from evalkit.page import pages
-from evalkit.recipe import EvalRecipe
-from evalkit.tasks import bits_per_byte
 
 STAGE = "score/1"
 LIBRARIES = ("numpy", "tokenizers", "torch")
@@ -66,15 +66,15 @@ def _make(
     start = time.monotonic()
     found = bits_per_byte.rows(subject, chosen, batch_tokens=batch_tokens)
     seconds = time.monotonic() - start
-    scores = bits_per_byte.scores(found, None if compared is None else compare.bits_of(compared, found))
+    differences = [] if compared is None else bits_per_byte.differences(found, compare.bits_of(compared, found))
     files = _write_rows(found, draft)
     report = Report(
         name=recipe.name,
         inputs=_inputs(subject, compared, base=base),
         config=_config(recipe),
-        scores=tuple(scores),
+        scores=tuple(bits_per_byte.scores(found)),
         pages=files,
-        summary=_summary(subject, found),
+        summary={**_summary(subject, found), "differences": [score.model_dump() for score in differences]},
         producer=_producer(seconds, int(pc.sum(found["tokens"]).as_py())),
         created=now(),
     )

@@ -87,6 +87,6 @@ def _window_bits(model: Model, batch: Sequence[Window], device: torch.device | N
     logits_BTV = model(tokens_BT[:, :-1]).float()
     nats_BT = functional.cross_entropy(logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten(), reduction="none")
     real_BT = torch.arange(1, width) < lengths_B[:, None]
-    nats_B = (nats_BT.unflatten(0, (len(batch), width - 1)).double().cpu() * real_BT).sum(dim=1)
+    nats_B = (nats_BT.reshape(len(batch), width - 1).double().cpu() * real_BT).sum(dim=1)
     bits_B: npt.NDArray[np.float64] = nats_B.numpy() / math.log(2)
     return bits_B

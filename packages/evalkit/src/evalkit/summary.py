@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-from manifest.artifact import Opened
-from manifest.report import Report
 from rich.table import Table
 
+from evalkit.compare import differences_of
 from evalkit.intervals import FEW
-from evalkit.tasks.bits_per_byte import DIFFERENCE
+from manifest.artifact import Opened
+from manifest.report import Report
 
 
 def table(report: Opened) -> Table:
-    """The scores of a report, and the differences to the report that it was compared with."""
+    """The scores of a report, and the differences to the report that it was compared with.
+
+    † marks a source of so few documents that the range of their values stands in place of an interval.
+    """
     record = report.manifest
     assert isinstance(record, Report)
-    differences = {score.source: score for score in record.scores if score.metric == DIFFERENCE}
+    differences = {score.source: score for score in differences_of(record)}
     made = Table(box=None, pad_edge=False, header_style="bold")
     made.add_column("source", no_wrap=True)
-    for title in ("documents", "bits per byte", "95 % interval", *(["difference", "95 % interval"] if differences else [])):
-        made.add_column(title, justify="right")
+    titles = ["documents", "bits\nper byte", "95 %\ninterval"]
+    for title in [*titles, "difference", "paired 95 %\ninterval"] if differences else titles:
+        made.add_column(title, justify="right", no_wrap=True, vertical="bottom")
     for score in record.scores:
-        if score.metric == DIFFERENCE:
-            continue
-        cells = [score.source, f"{score.count:,}", f"{score.value:.3f}", interval(score.low, score.high, score.count)]
+        mark = " †" if score.count < FEW else ""
+        cells = [score.source, f"{score.count:,}{mark}", f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}"]
         if differences:
             other = differences[score.source]
-            cells += [f"{other.value:+.3f}", interval(other.low, other.high, other.count, sign="+")]
+            cells += [f"{other.value:+.3f}", f"{other.low:+.3f} to {other.high:+.3f}"]
         made.add_row(*cells)
     return made
-
-
-def interval(low: float, high: float, count: int, *, sign: str = "") -> str:
-    """`1.20 to 1.31`; marked where too few documents stand behind it."""
-    return f"{low:{sign}.3f} to {high:{sign}.3f}" + (" (range)" if count < FEW else "")

@@ -32,9 +32,9 @@ class Opened:
 def locate(uri: str | Path) -> tuple[Store, str]:
     """The store that holds the file or directory at `uri`, and its path there."""
     text = str(uri).removeprefix("file://")
-    text = text.rstrip("/") if "://" in text else os.path.abspath(text)
-    parent, name = posixpath.split(text)
-    if not name or parent.endswith(":/"):
+    remote = "://" in text
+    parent, name = posixpath.split(text.rstrip("/") if remote else os.path.abspath(text))
+    if not name or (remote and parent.endswith(":")):
         raise InputError(f"{uri} is a whole store; give the path of something in it")
     return open_store(parent), name
 

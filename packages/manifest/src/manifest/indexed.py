@@ -29,6 +29,9 @@ IDX_MAGIC = b"MMIDIDX\x00\x00"
 IDS_MAGIC = b"WNWIDS\x00\x01"
 DTYPE_CODES: dict[int, np.dtype[np.generic]] = {8: np.dtype("<u2"), 4: np.dtype("<i4")}
 
+SCAN_BYTES = 1 << 24
+"""How much of the ids a search by content has in memory."""
+
 Tokens = npt.NDArray[np.generic]
 
 
@@ -138,9 +141,8 @@ class Shard:
     def find_content(self, digest: str) -> Iterator[str]:
         """The ids of the documents whose id ends in a content hash. Reads all ids, unlike `find`."""
         needle = f"/{digest}".encode()
-        step = 1 << 24
-        for base in range(0, self.id_bytes.size, step):
-            chunk = self.id_bytes[base : base + step + len(needle) - 1].tobytes()
+        for base in range(0, self.id_bytes.size, SCAN_BYTES):
+            chunk = self.id_bytes[base : base + SCAN_BYTES + len(needle) - 1].tobytes()
             place = chunk.find(needle)
             while place >= 0:
                 index = int(np.searchsorted(self.id_offsets, np.uint64(base + place), side="right")) - 1

@@ -51,18 +51,20 @@ def lineage(uri: str | Path, *, verify: bool = False) -> Node:
 
 def references(manifest: Manifest) -> list[Reference]:
     """Everything that a manifest refers to, each once: its inputs, and what a mixture names besides."""
-    found = list(manifest.inputs.values())
-    named = {reference.id for reference in found}
-    if isinstance(manifest, Mixture):
-        for name, stream in manifest.streams.items():
-            found.append(Reference(kind="tokens", name=name, id=stream.id, uri=stream.uri))
-        if manifest.heldout is not None:
-            found.append(manifest.heldout)
-        if not any(reference.kind == "tokenizer" for reference in manifest.inputs.values()):
-            tokenizer = manifest.tokenizer
-            found.append(Reference(kind="tokenizer", name="tokenizer", id=tokenizer.digest, uri=tokenizer.uri))
-    inputs = len(manifest.inputs)
-    return found[:inputs] + [reference for reference in found[inputs:] if reference.id not in named]
+    inputs = list(manifest.inputs.values())
+    known = {reference.id for reference in inputs}
+    named = list(_named_by(manifest)) if isinstance(manifest, Mixture) else []
+    return inputs + [reference for reference in named if reference.id not in known]
+
+
+def _named_by(mixture: Mixture) -> Iterator[Reference]:
+    for name, stream in mixture.streams.items():
+        yield Reference(kind="tokens", name=name, id=stream.id, uri=stream.uri)
+    if mixture.heldout is not None:
+        yield mixture.heldout
+    if not any(reference.kind == "tokenizer" for reference in mixture.inputs.values()):
+        tokenizer = mixture.tokenizer
+        yield Reference(kind="tokenizer", name="tokenizer", id=tokenizer.digest, uri=tokenizer.uri)
 
 
 Seen = dict[tuple[str, str], Node]

@@ -6,6 +6,8 @@
     $WINNOW_CACHE/drafts/<store>/<path>         being written
     $WINNOW_CACHE/artifacts/<path>-<manifest>   files downloaded, each checked against its SHA-256
 
+The cache may be deleted whenever nothing runs.
+
 Settings are the usual AWS_* variables. Two writers of the same content do not disturb each other: what the
 second finds there, it leaves. Of two writers of different content the first manifest wins; the other stops
 as soon as it sees it, and the winner then puts back what the other has overwritten. A file that it still

@@ -74,6 +74,7 @@ class Store(ABC):
         directory.mkdir(parents=True, exist_ok=True)
         with locked(directory.with_name(directory.name + ".lock")):
             directory.mkdir(exist_ok=True)  # the process we waited for may have published it
+            (directory / MANIFEST).unlink(missing_ok=True)  # a publish was killed right before its rename
             yield directory
 
     def publish(self, path: str, draft: Path, record: Manifest) -> Manifest:

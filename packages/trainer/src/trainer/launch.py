@@ -112,20 +112,18 @@ def _start(store: LocalStore, run: Run, place: Place, log: IO[bytes]) -> subproc
 
 def _wait(processes: list[subprocess.Popen[bytes]], logs: Path, tick: Tick, asked: Asked) -> None:
     passed_on = False
-    while any(process.poll() is None for process in processes):
-        failed = {rank: process.returncode for rank, process in enumerate(processes) if process.returncode}
-        if failed:
-            break
+    while True:
+        codes = [process.poll() for process in processes]
+        if any(codes):
+            raise _cause({rank: code for rank, code in enumerate(codes) if code}, logs)
+        tick()
+        if None not in codes:
+            return
         if asked() and not passed_on:
             passed_on = True
             for process in processes:
                 process.send_signal(signal.SIGTERM)
-        tick()
         time.sleep(POLL_S)
-    failed = {rank: process.poll() for rank, process in enumerate(processes) if process.poll()}
-    if failed:
-        raise _cause({rank: code for rank, code in failed.items() if code is not None}, logs)
-    tick()
 
 
 def _cause(codes: Mapping[int, int], logs: Path) -> WinnowError:

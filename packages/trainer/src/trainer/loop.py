@@ -183,5 +183,5 @@ def _diverged(run: Run, row: metrics.StepMetrics) -> DivergedError:
     what = f"the loss is {row.loss}" if not math.isfinite(row.loss) else f"the gradient's norm is {row.grad_norm}"
     return DivergedError(
         f"run {run.name}: {what} at step {row.step} (phase {row.phase}, learning rate {row.lr:.3g}). Its last "
-        "checkpoint stays; lower the peak of the schedule, lengthen the warm-up or lower optimizer.clip, which makes another run"
+        "checkpoint stays. Lower the schedule's peak, lengthen its warm-up or lower optimizer.clip: that is a new run"
     )

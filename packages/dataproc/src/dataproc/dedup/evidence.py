@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataproc.dedup.bands import band_keys
-from dataproc.dedup.group import Group, ShardPair, save
+from dataproc.dedup.group import Group, ShardPair, allocate, save
 from dataproc.dedup.minhash import is_signed
 from dataproc.dedup.pairs import suspects
 from dataproc.dedup.shingles import clean_all, shingle_hashes, unique_sorted
@@ -99,7 +99,7 @@ def _allocate(pairs: Sequence[ShardPair], group: Group) -> None:
         sizes[group.numbers(pair)] = np.load(group.scratch / f"{pair.first}.sizes.npy")
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     if offsets[-1]:
-        np.memmap(group.scratch / "sets.u64", np.uint64, "w+", shape=(int(offsets[-1]),)).flush()
+        allocate(group.scratch / "sets.u64", 8 * int(offsets[-1]))
     save(group.scratch / "offsets.npy", offsets)  # last: its presence says that the file is there
 
 

@@ -10,6 +10,7 @@ Every file is written aside and renamed; a task that is run again finds what is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def number(pairs: Sequence[ShardPair], group: Group) -> None:
     chunks = [chunk for pair in pairs for chunk in rows_of(pair.signatures, ["id"])["id"].chunks]
     numbers = np.empty(group.documents, np.int64)
     numbers[pc.sort_indices(pa.chunked_array(chunks, pa.string())).to_numpy()] = np.arange(group.documents)
-    np.memmap(group.scratch / "signatures.u32", np.uint32, "w+", shape=(group.documents, group.permutations)).flush()
+    allocate(group.scratch / "signatures.u32", 4 * group.documents * group.permutations)
     save(group.scratch / "numbers.npy", numbers)  # last: its presence says that the matrix is there
 
 
@@ -121,6 +122,14 @@ def link_identical(pairs: Sequence[ShardPair], group: Group) -> int:
 def save(path: Path, array: NDArray[np.generic]) -> None:
     """Writes an array so that it is there whole or not at all."""
     aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("wb") as file:
-        np.save(file, array)
+    with aside.open("wb") as file:  # not np.save, whose error for a full disk does not say so
+        whole = np.ascontiguousarray(array)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
+        file.write(whole.data)
     aside.replace(path)
+
+
+def allocate(path: Path, size_bytes: int) -> None:
+    """A file of zeros that has its place on the disk. Without it, a full disk would kill whoever writes to the map."""
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size_bytes)

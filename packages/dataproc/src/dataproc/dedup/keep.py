@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dataproc.dedup.jaccard import exact
 from dataproc.dedup.shingles import ShingleSets, Shingling, clean_all, shingle_hashes, unique_sorted
-from dataproc.documents import ShardWriter, batches
+from dataproc.documents import ShardWriter, batches, frame_of, rows_of
 from dataproc.shuffle import Scattered, write_partitions
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
@@ -81,14 +81,14 @@ def ledger(
     draft: Draft,
 ) -> Made:
     """The stage. sources: (name, shards of documents), in recipe order."""
-    members = read_clusters(clusters)
-    table = ranked(members, keep, [name for name, _ in sources])
-    file = draft.scratch / "members.parquet"
-    table.write_parquet(file)
+    table = ranked(read_clusters(clusters), keep, [name for name, _ in sources])
     partitions = max(1, -(-table.height // PARTITION_DOCUMENTS))
+    number = pl.col("cluster").rank("dense").cast(pl.Int64) - 1
+    file = draft.scratch / "members.parquet"
+    pq.write_table(table.with_columns((number % partitions).alias("partition")).to_arrow(), file)
     done = workers.exchange(
         partial(_scatter, members=file, partitions=partitions),
-        [shard for _, shards in sources for shard in shards],
+        [(name, shard) for name, shards in sources for shard in shards],
         partial(_gather, members=file, shingling=shingling, draft=draft.path),
         partitions=partitions,
         result=Removed,
@@ -113,29 +113,27 @@ def ledger(
 def read_clusters(shards: Sequence[Path]) -> pl.DataFrame:
     """The rows of clusters/<group>."""
     schema = {"id": pl.String, "cluster": pl.String, "source": pl.String, "characters": pl.Int64}
-    return pl.concat([pl.DataFrame(schema=schema), *(pl.read_parquet(shard) for shard in shards)])
+    return frame_of(shards, pl.Schema(schema))
 
 
-def _scatter(shard: Path, file: Path, *, members: Path, partitions: int) -> None:
+def _scatter(named: tuple[str, Path], file: Path, *, members: Path, partitions: int) -> None:
     """The documents of a shard that are in a cluster, by cluster."""
-    table = pl.read_parquet(members)
-    kept = []
+    source, shard = named
+    ours = pl.scan_parquet(members).filter(pl.col("source") == source).select("id", "partition").collect()
+    ids = pl.DataFrame(pl.from_arrow(rows_of(shard, ["id"])))
+    partition = ids.join(ours, on="id", how="left", maintain_order="left")["partition"].fill_null(-1).to_numpy()
+    clustered = pa.array(partition >= 0)
+    kept: list[pa.RecordBatch] = []
+    row = 0
     for batch in batches(shard, ["id", "text"]):
-        rows = pl.DataFrame(pl.from_arrow(batch))
-        kept.append(rows.join(table.select("id", "cluster"), on="id", maintain_order="left"))
-    rows = pl.concat(kept) if kept else pl.DataFrame(schema={"id": pl.String, "text": pl.String, "cluster": pl.String})
-    number = _cluster_numbers(table)
-    partition = rows.join(number, on="cluster", maintain_order="left")["number"].to_numpy() % partitions
-    write_partitions(file, rows.select("id", "text").to_arrow(), partition.astype(np.int64), partitions)
-
-
-def _cluster_numbers(table: pl.DataFrame) -> pl.DataFrame:
-    return table.select(pl.col("cluster").unique(maintain_order=True)).with_row_index("number")
+        kept.append(batch.filter(clustered.slice(row, batch.num_rows)))
+        row += batch.num_rows
+    write_partitions(file, pa.Table.from_batches(kept), partition[partition >= 0], partitions)
 
 
 def _gather(partition: int, rows: Scattered, *, members: Path, shingling: Shingling, draft: Path) -> Removed:
     """The ledger rows of a partition's clusters, in order of (cluster, rank)."""
-    table = pl.read_parquet(members).with_row_index("rank")
+    table = pl.scan_parquet(members).filter(pl.col("partition") == partition).collect().with_row_index("rank")
     found = list(rows)
     texts = pa.Table.from_batches(found) if found else pa.table({"id": [], "text": []})
     ids = pl.DataFrame({"id": pl.Series(texts["id"].to_pylist(), dtype=pl.String)}).with_row_index("row")

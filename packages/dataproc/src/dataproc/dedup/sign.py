@@ -7,6 +7,7 @@ in:  documents/<source>      out: signatures/<source>, one shard per shard of do
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def schema(permutations: int) -> pa.Schema:
 def sign(shard: Path, *, shingling: Shingling, permutations: int, draft: Path) -> Signed:
     """One task: a shard of documents → its shard of signatures."""
     stem = shard.stem.replace("documents", "signatures")
-    writer = ShardWriter(draft, stem, schema(permutations))
+    writer = ShardWriter(draft, stem, schema(permutations), shard_bytes=sys.maxsize)  # one for one, whatever its size
     rows = 0
     for batch in batches(shard, ["id", "text"]):
         cleaned = clean_all(batch["text"])

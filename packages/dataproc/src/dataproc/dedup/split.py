@@ -19,9 +19,10 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from dataproc.dedup.keep import ranked, read_clusters
-from dataproc.documents import DOCUMENTS, ShardWriter, batches
+from dataproc.documents import DOCUMENTS, ShardWriter, batches, frame_of, rows_of
 from dataproc.recipe import Holdout
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
@@ -74,7 +75,7 @@ def holdout(
         singles += [(key, identifier, name) for key, identifier in found.ids if identifier not in clustered]
     held, excluded = _within_share(singles, members, limit, total, config.max_share)
     taken = draft.scratch / "held.parquet"
-    pl.DataFrame({"id": sorted(held)}, schema={"id": pl.String}).write_parquet(taken)
+    pq.write_table(pa.table({"id": pa.array(sorted(held), pa.large_string())}), taken)
     written = workers.map(
         partial(_write, ids=taken, keep=True, draft=draft.path, stem="heldout"),
         list(enumerate(s for _, s in shards)),
@@ -114,10 +115,10 @@ def _within_share(
 ) -> tuple[set[str], list[dict[str, str]]]:
     """Takes clusters in order of hash while no source loses more than its share → held ids, excluded rows."""
     clusters: list[tuple[int, list[tuple[str, str]]]] = [(key, [(i, source)]) for key, i, source in singles]
-    for (smallest,), rows in members.group_by("cluster", maintain_order=True):
-        key = _key(str(smallest))
-        if key < limit:
-            clusters.append((key, list(rows.select("id", "source").iter_rows())))
+    keys = {smallest: _key(smallest) for smallest in members["cluster"].unique()}
+    chosen = members.filter(pl.col("cluster").is_in([smallest for smallest, key in keys.items() if key < limit]))
+    for (smallest,), rows in chosen.group_by("cluster", maintain_order=True):
+        clusters.append((keys[str(smallest)], list(rows.select("id", "source").iter_rows())))
     lost = dict.fromkeys(total, 0)
     held: set[str] = set()
     excluded: list[dict[str, str]] = []
@@ -134,15 +135,17 @@ def _within_share(
 
 
 def dedupe(
+    name: str,
     shards: Sequence[Path],
-    drop: pl.Series,
+    lists: Sequence[Path],
     *,
     workers: Workers,
     draft: Draft,
 ) -> Made:
-    """The stage: a source's documents without the ids in `drop`."""
+    """The stage: the documents of source `name` without those that `lists` name (shards with id and source)."""
+    drop = frame_of(lists, pl.Schema({"id": pl.String, "source": pl.String})).filter(pl.col("source") == name)["id"]
     dropped = draft.scratch / "dropped.parquet"
-    pl.DataFrame({"id": drop.cast(pl.String).unique().sort()}).write_parquet(dropped)
+    pq.write_table(drop.unique().sort().to_frame().to_arrow(), dropped)
     written = workers.map(
         partial(_write, ids=dropped, keep=False, draft=draft.path, stem="documents"),
         list(enumerate(shards)),
@@ -160,13 +163,14 @@ def dedupe(
 def _write(numbered: tuple[int, Path], *, ids: Path, keep: bool, draft: Path, stem: str) -> Written:
     """The rows of a shard whose id is (keep) or is not (not keep) among `ids`."""
     number, shard = numbered
-    wanted = pl.read_parquet(ids)["id"].to_arrow().cast(pa.string())
+    listed = pc.is_in(rows_of(shard, ["id"])["id"].cast(pa.large_string()), value_set=rows_of(ids)["id"])
+    wanted = (listed if keep else pc.invert(listed)).combine_chunks()
     writer = ShardWriter(draft, f"{stem}-{number:05d}", DOCUMENTS)
-    documents = text_bytes = 0
+    row = documents = text_bytes = 0
     for batch in batches(shard):
-        among = pc.is_in(batch["id"], value_set=wanted)
-        kept = batch.filter(among if keep else pc.invert(among))
+        kept = batch.filter(wanted.slice(row, batch.num_rows))
         writer.write(kept)
+        row += batch.num_rows
         documents += kept.num_rows
         text_bytes += int(pc.sum(pc.binary_length(kept["text"])).as_py() or 0)
     return Written(shards=writer.close(), documents=documents, text_bytes=text_bytes)

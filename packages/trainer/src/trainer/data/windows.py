@@ -34,4 +34,3 @@ def windows(timeline: Timeline, segment: int, numbers: range) -> Iterator[Window
             drawn = read(timeline.order, first_slot + slot)
         start = drawn.block * timeline.order.block_tokens + window % per_slot * length
         yield Window(drawn.view, drawn.stream, start, length)
-

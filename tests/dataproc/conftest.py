@@ -1,0 +1,169 @@
+"""Builders of raw files, recipes and builds, and the two kinds of workers."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from dataproc.pipeline import Pipeline
+from dataproc.recipe import DataRecipe
+from dataproc.stage import Build
+from dataproc.workers import Serial, Workers, open_workers
+from manifest.artifact import Opened, open_artifact
+from manifest.mixture import Mixture
+from manifest.store import LocalStore
+
+SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A build: what it printed, and its store."""
+
+    published: list[Opened]
+    store: LocalStore
+
+    @property
+    def id(self) -> str:
+        return self.published[0].manifest.id
+
+    @property
+    def mixture(self) -> Mixture:
+        manifest = self.published[0].manifest
+        assert isinstance(manifest, Mixture)
+        return manifest
+
+    def artifact(self, kind: str, name: str) -> Opened:
+        (found,) = [entry for entry in self.store.list(kind) if entry.rpartition("-")[0] == name]
+        return open_artifact(self.store.where(f"{kind}/{found}"))
+
+    def rows(self, kind: str, name: str, stem: str = "") -> list[dict[str, Any]]:
+        """The rows of an artifact's shards."""
+        opened = self.artifact(kind, name)
+        files = sorted(f.path for f in opened.manifest.files() if f.path.startswith(stem))
+        return [row for file in files for row in pq.read_table(opened.directory / file).to_pylist()]
+
+    def ids(self, kind: str, name: str, stem: str = "") -> set[str]:
+        return {row["id"] for row in self.rows(kind, name, stem)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: its exit code (-9: killed), what it printed, and how many file operations it made."""
+
+    code: int
+    stdout: str
+    stderr: str
+    calls: int
+
+
+class Zygote:
+    """Runs `dataproc` commands in processes of their own."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).with_name("zygote.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, *argv: object, kill_at: int = 0) -> Outcome:
+        """kill_at: the process kills itself at this file operation (rename, replace, unlink, rmdir), counted from 1."""
+        return self.run_together([argv], kill_at=kill_at)[0]
+
+    def run_together(self, commands: Sequence[Sequence[object]], *, kill_at: int = 0) -> list[Outcome]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        request = {"commands": [[str(part) for part in argv] for argv in commands], "kill_at": kill_at}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return [Outcome(**outcome) for outcome in json.loads(self.process.stdout.readline())]
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    started = Zygote()
+    yield started
+    assert started.process.stdin is not None
+    started.process.stdin.close()
+    started.process.wait()
+
+
+@pytest.fixture(scope="session")
+def ray_workers() -> Iterator[Workers]:
+    """The one Ray of the test session, with two workers."""
+    with open_workers("local:2") as workers:
+        yield workers
+
+
+@pytest.fixture(params=["serial", "ray"])
+def workers(request: pytest.FixtureRequest) -> Workers:
+    return Serial() if request.param == "serial" else request.getfixturevalue("ray_workers")
+
+
+@pytest.fixture(scope="session")
+def write_jsonl() -> Callable[[Path, Iterable[Mapping[str, Any]]], Path]:
+    def write(path: Path, records: Iterable[Mapping[str, Any]]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Callable[..., DataRecipe]:
+    """A recipe over the sources `a` and `b` (or others), with nothing filtered and nothing held out."""
+
+    def make(**overrides: Any) -> DataRecipe:
+        sources = overrides.pop("sources", {"a": {"files": "a/*"}, "b": {"files": "b/*"}})
+        fields: dict[str, Any] = {
+            "name": "small",
+            "sources": sources,
+            "clean": {"min_chars": 0},
+            "dedup": {"scope": "none"},
+            "holdout": {"fraction": 0},
+            "tokenizer": {"train": {"vocab_size": 300}},
+            "block_tokens": 16,
+            "phases": {"only": {"epochs": dict.fromkeys(sources, 1)}},
+        }
+        return DataRecipe.model_validate({**fields, **overrides})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., Built]:
+    def run(
+        recipe: DataRecipe,
+        raw: Path,
+        store: Path,
+        workers: Workers | None = None,
+        *,
+        until: str = "mixtures",
+        dry: bool = False,
+    ) -> Built:
+        local = LocalStore(store)
+        made = Pipeline(recipe, str(raw), Build(local, workers or Serial(), dry=dry), until).run()
+        return Built([item for item in made if isinstance(item, Opened)], local)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def words() -> Callable[[int, int], list[str]]:
+    """(seed, count) → random words, of which two seeds share next to no run of two."""
+
+    def make(seed: int, count: int) -> list[str]:
+        rng = random.Random(seed)
+        return ["".join(rng.choices(SYLLABLES, k=rng.randint(2, 4))) for _ in range(count)]
+
+    return make

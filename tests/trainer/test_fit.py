@@ -1,0 +1,202 @@
+"""The command as a person runs it: processes, signals, one line on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from manifest.artifact import Opened
+from manifest.checkpoint import Checkpoint
+from manifest.errors import RecipeError, WrongArtifact
+from manifest.store import LocalStore
+from trainer.fit import FitOptions, plan_run
+from trainer.launch import Workers
+from trainer.loop import train
+from trainer.run import METRICS, Run, enter, held
+
+MakeMixture = Callable[..., Opened]
+MakeRecipe = Callable[..., Path]
+
+STEPS = 120
+DRAWS = {"main": {"a": STEPS, "b": STEPS}}  # two blocks of 64 tokens per step
+SAVE = {"every_tokens": 128 * 10, "keep_full": 2}
+
+
+@dataclass(frozen=True)
+class Through:
+    """What a run needs, and how it ends: `final` is the id of its last checkpoint."""
+
+    recipe: Path
+    mixture: Opened
+    out: Path
+    run: Run
+    final: str
+
+
+def start(recipe: Path, mixture: Opened, out: Path, *flags: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "trainer.cli", "fit", str(recipe), "--mixture", mixture.uri, "--out", str(out)]
+    return subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished(process: subprocess.Popen[str], code: int = 0) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    return out
+
+
+def published(out: str) -> Checkpoint:
+    (line,) = out.splitlines()
+    found = LocalStore(Path(line).parent).manifest(Path(line).name)
+    assert isinstance(found, Checkpoint)
+    return found
+
+
+def losses(out: Path) -> list[float]:
+    (file,) = out.glob(f"runs/*/{METRICS}")
+    found = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [row["step"] for row in found] == list(range(len(found)))
+    return [row["loss"] for row in found]
+
+
+def wait_for(what: Callable[[], Any], timeout_s: float = 90) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def through(tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe, process_group: None) -> Through:
+    """A run that nothing disturbed, trained in this process."""
+    mixture, recipe = make_mixture(DRAWS), make_recipe(save=SAVE)
+    store = LocalStore(tmp_path / "through")
+    run = plan_run(FitOptions(recipe, mixture.uri, store.uri, Workers(None, 1)), store)
+    enter(store, run)
+    train(store, run, lambda: False)
+    record = store.manifest(run.checkpoint_path(STEPS))
+    assert isinstance(record, Checkpoint)
+    return Through(recipe, mixture, store.root, run, record.id)
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(through: Through, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    process = start(through.recipe, through.mixture, out, "--workers", "local:1")
+    wait_for(lambda: list(out.glob("runs/*/checkpoints/0000002*")))
+    workers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive, "workers outlived their parent"
+    assert not list(out.glob(f"runs/*/checkpoints/{STEPS:08d}")), "killed too late to show anything"
+
+    resumed = published(finished(start(through.recipe, through.mixture, out, "--workers", "local:1")))
+    # The same to the bit: the id is over weights, moments and state.
+    assert resumed.id == through.final
+    assert losses(out) == losses(through.out)
+
+    again = start(through.recipe, through.mixture, out, "--workers", "local:1")
+    said, remark = again.communicate(timeout=60)
+    assert published(said).id == resumed.id
+    assert "already finished" in remark
+
+
+def test_two_workers_learn_what_one_does_and_one_goes_on_from_them(through: Through, tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    process = start(through.recipe, through.mixture, out, "--workers", "local:2")
+    wait_for(lambda: list(out.glob("runs/*/checkpoints/0000002*")))
+    process.send_signal(signal.SIGTERM)
+    early = published(finished(process))
+    assert 20 <= early.step < STEPS
+    assert len(losses(out)) == early.step
+    assert losses(out) == pytest.approx(losses(through.out)[: early.step], rel=1e-5)
+    train(LocalStore(out), through.run, lambda: False)
+    assert len(losses(out)) == STEPS
+    assert losses(out) == pytest.approx(losses(through.out), rel=1e-4)
+
+
+def test_a_worker_that_dies_ends_the_run_with_its_reason(
+    tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe
+) -> None:
+    process = start(make_recipe(save=SAVE), make_mixture(DRAWS), tmp_path / "out", "--workers", "local:2")
+    wait_for(lambda: len(psutil.Process(process.pid).children()) == 2)
+    os.kill(psutil.Process(process.pid).children()[1].pid, signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert "worker 1 was killed by SIGKILL" in err
+
+
+def test_what_a_worker_finds_wrong_is_the_users_to_know(
+    tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe
+) -> None:
+    mixture, recipe = make_mixture(DRAWS), make_recipe()
+    (tokens,) = (tmp_path / "store").glob("tokens/a/*.bin")
+    tokens.write_bytes(tokens.read_bytes()[:-2])
+    process = start(recipe, mixture, tmp_path / "out", "--workers", "local:1")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert f"error: {tokens} has " in err
+    assert "Traceback" not in err
+
+
+@pytest.fixture
+def options(tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe) -> FitOptions:
+    mixture = make_mixture({"main": {"a": 6, "b": 2}})
+    return FitOptions(
+        recipe=make_recipe(), mixture=mixture.uri, out=str(tmp_path / "out"), workers=Workers(None, 1), name="mine"
+    )
+
+
+def changed(options: FitOptions, **changes: Any) -> FitOptions:
+    return FitOptions(**(vars(options) | changes))
+
+
+def test_a_run_is_named_by_what_makes_it_that_run(options: FitOptions, make_recipe: MakeRecipe) -> None:
+    store = LocalStore(Path(options.out))
+    unnamed = changed(options, name=None)
+    name = plan_run(unnamed, store).name
+    assert name.startswith("small-tiny-")
+    assert plan_run(changed(unnamed, workers=Workers(None, 7)), store).name == name
+    others = [changed(unnamed, seed=1), changed(unnamed, tokens=300)]
+    make_recipe(optimizer={"weight_decay": 0.0})
+    assert len({name, plan_run(unnamed, store).name, *(plan_run(other, store).name for other in others)}) == 4
+
+
+def test_tokens_are_written_into_the_order(options: FitOptions) -> None:
+    run = plan_run(changed(options, tokens=4 * 64), LocalStore(Path(options.out)))
+    assert run.timeline.order.slots == 4
+    assert {draw.view: draw.blocks for draw in run.timeline.order.segments[0].draws} == {"a": 3, "b": 1}
+
+
+def test_a_name_that_is_taken_by_another_run_is_refused(options: FitOptions) -> None:
+    store = LocalStore(Path(options.out))
+    enter(store, plan_run(options, store))
+    with pytest.raises(RecipeError, match="run mine is another run: it has another seed"):
+        enter(store, plan_run(changed(options, seed=3), store))
+
+
+def test_a_run_refuses_another_mixture(options: FitOptions, make_mixture: MakeMixture) -> None:
+    store = LocalStore(Path(options.out))
+    enter(store, plan_run(options, store))
+    other = make_mixture({"main": {"a": 5, "b": 2}}, name="other")
+    with pytest.raises(WrongArtifact, match=r"run mine reads mixture mix-\w+, not other-\w+"):
+        enter(store, plan_run(changed(options, mixture=other.uri), store))
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(options: FitOptions) -> None:
+    directory = Path(options.out) / "runs" / "mine"
+    directory.mkdir(parents=True)
+    with held(directory):
+        command = f"from pathlib import Path; from trainer.run import held; held(Path({str(directory)!r})).__enter__()"
+        second = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert "is being trained by another process" in second.stderr

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from manifest.errors import RecipeError
+from trainer.recipe import load_recipe
+
+MakeRecipe = Callable[..., Path]
+
+SCHEDULE = {"shape": "linear", "warmup_steps": 2, "peak": 0.01, "end": 0.001}
+
+
+def phase(**changes: Any) -> dict[str, Any]:
+    return {"main": {"seq_len": 16, "tokens_per_step": 128, "schedule": SCHEDULE} | changes}
+
+
+def message(file: Path) -> str:
+    with pytest.raises(RecipeError) as error:
+        load_recipe(file)
+    return str(error.value)
+
+
+def test_the_recipes_of_this_repository_are_read() -> None:
+    for file in sorted((Path(__file__).parents[2] / "recipes").glob("*/train.yaml")):
+        assert load_recipe(file).name == file.parent.name
+
+
+def test_counts_may_be_written_with_a_unit(make_recipe: MakeRecipe) -> None:
+    recipe = load_recipe(make_recipe(phases=phase(tokens_per_step="1.6k", seq_len=16)))
+    assert recipe.phases["main"].tokens_per_step == 1600
+
+
+def test_an_unknown_key_is_named_with_its_file_and_what_is_near(make_recipe: MakeRecipe) -> None:
+    file = make_recipe(phases=phase(seq_length=16))
+    assert message(file) == f"{file}: unknown key 'phases.main.seq_length'; did you mean 'seq_len'?"
+
+
+def test_every_problem_has_a_line(make_recipe: MakeRecipe) -> None:
+    lines = message(make_recipe(sise="tiny", phases=phase(seq_len="many"))).splitlines()
+    assert len(lines) == 2
+    assert "'phases.main.seq_len'" in lines[0]
+    assert "'many'" in lines[0]
+    assert "'sise'" in lines[1]
+    assert "'size'" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"start_from": "llama"}, "start_from"),
+        ({"engine": {"zero": 2}}, "engine.zero"),
+        ({"engine": {"precision": "bf16"}}, "engine.precision"),
+        ({"phases": phase(trainable={"lora": {"rank": 8}})}, "phases.main.trainable"),
+        ({"phases": phase(packing="best_fit")}, "phases.main.packing"),
+        ({"phases": phase(loss_on="answer")}, "phases.main.loss_on"),
+        ({"phases": phase(schedule=SCHEDULE | {"shape": "wsd"})}, "phases.main.schedule.shape"),
+    ],
+)
+def test_what_this_version_cannot_do_is_refused(make_recipe: MakeRecipe, changes: dict[str, Any], key: str) -> None:
+    said = message(make_recipe(**changes))
+    assert f"'{key}'" in said
+    assert "this version supports only" in said
+
+
+def test_windows_must_fill_a_step(make_recipe: MakeRecipe) -> None:
+    assert "tokens_per_step 120 is not a multiple of seq_len 16; 112 is" in message(
+        make_recipe(phases=phase(tokens_per_step=120))
+    )
+
+
+def test_a_schedule_is_whole_or_continues_an_earlier_one(make_recipe: MakeRecipe) -> None:
+    assert "needs peak, end" in message(make_recipe(phases=phase(schedule={"shape": "cosine"})))
+    assert "not an earlier phase" in message(make_recipe(phases=phase(schedule={"continue": "later"})))
+    both = {"continue": "main", "peak": 0.1}
+    assert "remove peak" in message(make_recipe(phases=phase(schedule=both)))
+
+
+def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text("name: a\nsize: tiny\nname: b\n")
+    assert "'name' stands twice" in message(file)
+
+
+def test_a_missing_file_and_broken_yaml_say_so(tmp_path: Path) -> None:
+    assert "no such file" in message(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("name: [a\n")
+    assert "not valid YAML" in message(tmp_path / "broken.yaml")
+
+
+def test_how_a_run_is_carried_out_is_not_what_it_is(make_recipe: MakeRecipe) -> None:
+    one = load_recipe(make_recipe(engine={"zero": 0, "micro_batch_tokens": 16}, save={"keep_full": 1})).identified()
+    other = load_recipe(make_recipe(engine={"zero": 1, "micro_batch_tokens": 64})).identified()
+    assert one == other
+    assert one != load_recipe(make_recipe(phases=phase(seq_len=32))).identified()

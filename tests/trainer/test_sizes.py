@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from manifest.errors import RecipeError
+from trainer.sizes import resolve, shape_of
+
+MakeRecipe = Callable[..., Path]
+
+SIZES = """
+shared:
+  tiny: {layers: 2, width: 16, heads: 2, filter: 40}
+  slow: {layers: 2, width: 16, heads: 2, filter: 40, tokens_per_step: 32, warmup_steps: 1}
+  odd: {layers: 2, width: 16, heads: 3, filter: 40}
+small:
+  tiny: {layers: 1, width: 24, heads: 6, kv_heads: 2, filter: 40}
+"""
+
+
+@pytest.fixture
+def recipe(make_recipe: MakeRecipe) -> Path:
+    file = make_recipe()
+    (file.parent.parent / "sizes.yaml").write_text(SIZES)
+    return file
+
+
+def test_a_recipes_own_size_goes_before_the_shared_one(recipe: Path) -> None:
+    resolved = resolve(recipe, None)
+    shape = shape_of(resolved.recipe, resolved.size, vocab_size=100)
+    assert (shape.layers, shape.kv_heads, shape.head_dim) == (1, 2, 4)
+    assert shape.padded_vocab == 128
+
+
+def test_a_size_may_set_the_pace_and_says_so(recipe: Path) -> None:
+    resolved = resolve(recipe, "slow")
+    phase = resolved.recipe.phases["main"]
+    assert (phase.tokens_per_step, phase.schedule.warmup_steps) == (32, 1)
+    assert len(resolved.notes) == 2
+
+
+def test_an_unknown_size_names_those_there_are(recipe: Path) -> None:
+    with pytest.raises(RecipeError, match="no size 'huge' for recipe 'small'; it has odd, slow, tiny"):
+        resolve(recipe, "huge")
+
+
+def test_heads_must_divide_the_width(recipe: Path) -> None:
+    resolved = resolve(recipe, "odd")
+    with pytest.raises(RecipeError, match="width 16 does not divide into 3 heads"):
+        shape_of(resolved.recipe, resolved.size, vocab_size=100)
