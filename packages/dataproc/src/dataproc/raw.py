@@ -106,9 +106,9 @@ def _matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
 def tasks(files: Sequence[RawFile]) -> list[tuple[RawFile, ...]]:
     """Files in order, small ones together: one task each."""
     groups: list[list[RawFile]] = []
-    size = GROUP_BYTES
+    size = 0
     for file in files:
-        if size + file.bytes > GROUP_BYTES:
+        if not groups or size + file.bytes > GROUP_BYTES:
             groups.append([])
             size = 0
         groups[-1].append(file)

@@ -15,7 +15,7 @@ BATCH_TOKENS = "2k"  # logits that a processor's cache can hold: faster than lar
 def main() -> None:
     """The console script."""
     arguments = _parser().parse_args()
-    sys.exit(run_command(partial(arguments.run_command, arguments)))
+    sys.exit(run_command(partial(arguments.command, arguments)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="tokens in the model at once (default %(default)s)",
     )
-    score.set_defaults(run_command=_score)
+    score.set_defaults(command=_score)
     return parser
 
 

@@ -122,7 +122,8 @@ def _compared(compared: Opened | None) -> dict[str, Any] | None:
 
 def _retention(sources: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
     """The mixture's table: titles, rows of (source, counts), totals. No rows if the mixture does not have it."""
-    shown = [c for c in COLUMNS[1:] if c[1] != "unreadable" or any(row["unreadable"] for row in sources.values())]
+    shown = [(title, key) for title, key in COLUMNS[1:] if all(key in row for row in sources.values())]
+    shown = [c for c in shown if c[1] != "unreadable" or any(row["unreadable"] for row in sources.values())]
     rows = [(name, [row[key] for _, key in shown]) for name, row in sources.items()]
     totals = [sum(counts) for counts in zip(*(counts for _, counts in rows), strict=True)]
     return {"titles": [" ".join(title.split()) for title, _ in shown], "rows": rows, "totals": totals}

@@ -49,11 +49,12 @@ def score(recipe: EvalRecipe, subject: Subject, store: Store, *, compared: Opene
         libraries={name: version(name) for name in (*LIBRARIES, "winnow-evalkit")},
     )
     path = f"reports/{recipe.name}-{short(asked)}"
-    with store.draft(path) as draft:  # another process may be at the same report
-        if store.manifest(path) is None:
+    if store.manifest(path) is not None:
+        progress.say(f"reports/{recipe.name}: re-used {path}")
+        return open_artifact(store.where(path), kind="report")
+    with store.draft(path) as draft:
+        if store.manifest(path) is None:  # another process may have published it while this one waited
             store.publish(path, draft, _make(recipe, subject, compared, batch_tokens, draft, base=store.where(path)))
-        else:
-            progress.say(f"report/{recipe.name}: re-used {path}")
     return open_artifact(store.where(path), kind="report")
 
 

@@ -62,8 +62,8 @@ def _named_by(mixture: Mixture) -> Iterator[Reference]:
         yield Reference(kind="tokens", name=name, id=stream.id, uri=stream.uri)
     if mixture.heldout is not None:
         yield mixture.heldout
-    if not any(reference.kind == "tokenizer" for reference in mixture.inputs.values()):
-        tokenizer = mixture.tokenizer
+    tokenizer = mixture.tokenizer
+    if tokenizer.uri not in {reference.uri for reference in mixture.inputs.values()}:  # by digest, not by id
         yield Reference(kind="tokenizer", name="tokenizer", id=tokenizer.digest, uri=tokenizer.uri)
 
 

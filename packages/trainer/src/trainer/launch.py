@@ -13,13 +13,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 from manifest.errors import InputError, WinnowError
@@ -165,10 +168,7 @@ class _Actor:
 
 
 def _run_on_ray(workers: Workers, most: int, store: LocalStore, run: Run, tick: Tick, asked: Asked) -> None:
-    import ray
-
-    _connect(workers)
-    try:
+    with _ray(workers) as ray:
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         count = min(workers.count or gpus or int(resources.get("CPU", 1)), most)
@@ -180,33 +180,42 @@ def _run_on_ray(workers: Workers, most: int, store: LocalStore, run: Run, tick: 
         )(_Actor)
         actors = [make.remote() for _ in range(count)]
         address, port = ray.get(actors[0].meeting_point.remote())
-        # An actor sees only its own GPU, so it is the first on its machine.
-        places = [Place(rank, count, 0, address, port) for rank in range(count)]
-        parts = [
-            actor.train.remote(str(store.root), run.name, place) for actor, place in zip(actors, places, strict=True)
-        ]
+        parts = []
+        for rank, actor in enumerate(actors):
+            # An actor sees only its own GPU, so it is the first on its machine.
+            place = Place(rank, count, 0, address, port)
+            parts.append(actor.train.remote(str(store.root), run.name, place))
         _wait_for_actors(actors, parts, tick, asked)
+
+
+@contextmanager
+def _ray(workers: Workers) -> Iterator[ModuleType]:
+    """Ray, connected to a running cluster or to one that is started here and ends with the block.
+
+    What is started here stays small: data and weights go through files and gloo, not through Ray.
+    """
+    running = workers.address if workers.address != "ray" else os.environ.get("RAY_ADDRESS")
+    if running is None:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # Whoever does not inherit this token is refused: Ray listens on all interfaces.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    import ray  # after the environment, which Ray reads when it is imported
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    try:
+        if running is None:
+            ray.init("local", num_cpus=workers.count, include_dashboard=False, object_store_memory=100_000_000, **quiet)
+        else:
+            ray.init(running, **quiet)
+    except ConnectionError as error:
+        raise InputError(
+            f"no Ray cluster answers at {running} ({error}); start one, or use --workers local:N"
+        ) from error
+    try:
+        yield ray
     finally:
         ray.shutdown()
-
-
-def _connect(workers: Workers) -> None:
-    """Connects to Ray. What is started here stays small: data and weights go through files and gloo, not Ray."""
-    import ray
-
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if workers.address == "ray" and "RAY_ADDRESS" not in os.environ:
-        own = {"num_cpus": workers.count} if workers.count else {}
-        ray.init(address="local", include_dashboard=False, object_store_memory=100_000_000, **own, **options)
-        return
-    address = "auto" if workers.address == "ray" else workers.address
-    try:
-        ray.init(address=address, **options)
-    except ConnectionError as error:
-        raise InputError(f"--workers {workers.address}: no Ray cluster answers there ({error}); start one") from error
 
 
 def _wait_for_actors(actors: list[Any], parts: list[Any], tick: Tick, asked: Asked) -> None:
