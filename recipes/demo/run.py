@@ -21,14 +21,14 @@ from rich.text import Text
 from dataproc.report import table
 from dataproc.samples import Sample, removed_samples
 from manifest.artifact import Opened, open_artifact, open_streams
-from manifest.lineage import lineage, render
+from manifest.lineage import Node, lineage
 from manifest.mixture import Mixture
 from manifest.report import Report
 
-HERE = Path(__file__).parent
-BIN = Path(sys.executable).parent
+HERE = Path(os.path.relpath(Path(__file__).parent))
+BIN = Path(os.path.relpath(Path(sys.executable).parent))
 LIMIT_MB = 16
-EXCERPT_CHARS = 220
+EXCERPT_CHARS = 200
 
 console = Console(highlight=False)
 
@@ -37,7 +37,9 @@ def main() -> None:
     out = Path(_arguments().out)
     start = time.monotonic()
     console.print("[bold]Winnow demo[/]: raw text on this machine → mixture → trained model → traced report")
-    console.print(f"Everything goes to {out}/; the commands below can be typed as they stand.\n")
+    console.print(
+        f"It takes about five minutes and writes to {out}/. With {BIN} on the PATH, the commands can be typed.\n"
+    )
     raw, store, workers = out / "raw", out / "store", f"local:{min(2, os.cpu_count() or 1)}"
     _step("1  Gather text", "dataproc", "gather", "--out", raw, "--limit-mb", LIMIT_MB)
     build: list[object] = ["build", HERE / "data.yaml", "--raw", raw, "--out", store, "--workers", workers]
@@ -64,7 +66,7 @@ def _step(title: str, program: str, *arguments: object) -> Path:
     console.rule(f"[bold]{title}", align="left", style="dim")
     console.print(Text("$ " + " ".join([program, *map(str, arguments)]), style="cyan"), soft_wrap=True)
     start = time.monotonic()
-    done = subprocess.run([BIN / program, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([BIN.absolute() / program, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         console.print(f"[red]{program} stopped with exit code {done.returncode}[/]; its message is above")
         sys.exit(done.returncode)
@@ -84,9 +86,15 @@ def _show(mixture: Opened, trained: Path, before: Opened, after: Opened) -> None
     console.rule("[bold]Three removed documents beside their survivors", align="left", style="dim")
     for sample in removed_samples(mixture, 3):
         console.print(_beside(sample))
-    console.rule("[bold]Where the report comes from, down to raw files", align="left", style="dim")
-    console.print(Text(render(lineage(after.uri))), soft_wrap=True)
+    console.rule("[bold]From the report down to a raw file", align="left", style="dim")
+    for node in _branch(lineage(after.uri)):
+        console.print(f"  {node.kind:<12}{node.name} [dim]{node.id[:12]}", soft_wrap=True)
     console.print()
+
+
+def _branch(node: Node) -> list[Node]:
+    """One way down the lineage: through the first child of each node."""
+    return [node, *(_branch(node.children[0]) if node.children else [])]
 
 
 def _losses(metrics: Path) -> None:
@@ -113,14 +121,15 @@ def _scores(before: Opened, after: Opened) -> Table:
 
 
 def _beside(sample: Sample) -> Table:
-    made = Table(box=None, pad_edge=False, expand=True, padding=(0, 2, 0, 0))
-    made.add_column(Text(f"removed: {sample.id}"), ratio=1, overflow="fold")
-    made.add_column(
-        Text(f"kept: {sample.survivor} (J = {sample.jaccard:.3f}, by {sample.rule})"), ratio=1, overflow="fold"
-    )
+    made = Table(box=None, pad_edge=False, show_header=False)
+    made.add_column(style="bold")
+    made.add_column()
     removed, kept = _where_they_differ(sample.text, sample.survivor_text)
-    made.add_row(Text(removed, style="dim"), Text(kept, style="dim"))
-    made.add_row("", "")
+    made.add_row("removed", Text(sample.id))
+    made.add_row("", Text(removed, style="dim"))
+    made.add_row("kept", Text(f"{sample.survivor} (exact Jaccard {sample.jaccard:.3f}; decided by {sample.rule})"))
+    made.add_row("", Text(kept, style="dim"))
+    made.add_row()
     return made
 
 
@@ -138,10 +147,10 @@ def _next(out: Path, mixture: Path, trained: Path, report: Path) -> None:
     example = _a_document(mixture)
     for what, command in (
         ("the report, as a page", f"{report}/report.html"),
-        ("how every number came about", f"{BIN}/manifest lineage {report}"),
+        ("the whole tree of its lineage", f"{BIN}/manifest lineage {report}"),
         ("which documents step 10 read", f"{BIN}/trainer audit {trained.parent.parent} --step 10"),
         ("which steps read a document", f"{BIN}/manifest exposure {store} --document {example}"),
-        ("the recipes", "recipes/demo/{data,train,eval}.yaml"),
+        ("the recipes", f"{HERE}/*.yaml"),
     ):
         console.print(f"  {what + ':':32}{command}", soft_wrap=True)
 

@@ -18,7 +18,7 @@ from dataproc.pipeline import Pipeline
 from dataproc.recipe import DataRecipe
 from dataproc.stage import Build
 from dataproc.workers import Serial, Workers, open_workers
-from manifest.artifact import Opened, open_artifact
+from manifest.artifact import Opened, open_artifact, resolve
 from manifest.mixture import Mixture
 from manifest.store import LocalStore
 
@@ -43,8 +43,16 @@ class Built:
         return manifest
 
     def artifact(self, kind: str, name: str) -> Opened:
-        (found,) = [entry for entry in self.store.list(kind) if entry.rpartition("-")[0] == name]
-        return open_artifact(self.store.where(f"{kind}/{found}"))
+        """An artifact that went into this build, or is of it. Raises KeyError."""
+        found: dict[tuple[str, str], Opened] = {}
+        waiting = list(self.published)
+        while waiting:
+            item = waiting.pop()
+            if (item.manifest.kind, item.manifest.name) not in found:
+                found[item.manifest.kind, item.manifest.name] = item
+                inputs = [resolve(item.uri, i.uri) for i in item.manifest.inputs.values() if i.kind != "raw"]
+                waiting += [open_artifact(uri) for uri in inputs]
+        return found[kind, name]
 
     def rows(self, kind: str, name: str, stem: str = "") -> list[dict[str, Any]]:
         """The rows of an artifact's shards."""

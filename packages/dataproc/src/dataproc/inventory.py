@@ -15,7 +15,7 @@ from pathlib import Path
 from dataproc import progress
 from dataproc.raw import RawFile, RawRoot, sha256_of, tasks
 from dataproc.recipe import DataRecipe
-from dataproc.stage import Build
+from dataproc.stage import Build, start
 from manifest.identity import digest_of, short
 from manifest.record import Model
 from manifest.store import LocalStore, write_atomic
@@ -49,7 +49,7 @@ def _hash(files: Sequence[RawFile], build: Build) -> list[RawFile]:
         return [sha256_of(file) for file in progress.track(files, label="hashing raw files", total=len(files))]
     with build.store.draft(f"hashes/{short(digest_of([_key(file) for file in files]))}") as directory:
         done = build.workers.map(
-            _hash_all, tasks(files), result=Hashed, notes=directory / "notes", label="hashing raw files"
+            _hash_all, tasks(files), result=Hashed, notes=start(directory).notes, label="hashing raw files"
         )
         shutil.rmtree(directory)
     return [file for group in done for file in group.files]

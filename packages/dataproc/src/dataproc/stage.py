@@ -32,6 +32,7 @@ from manifest.record import (
 from manifest.store import Store
 
 WORK, DROPPED = ".work", ".dropped"
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,12 @@ class Build:
         return open_artifact(self.store.where(path))
 
     def _build(self, request: Request, make: Callable[[Draft], Made], asked: str, path: str) -> Opened:
-        start = time.monotonic()
+        began = time.monotonic()
         with self.store.draft(path) as directory:
             if self.store.manifest(path) is None:  # another process may have published it while this one waited
-                made = make(Draft(directory))
+                made = make(start(directory))
                 _clean(directory, {shard.path for shard in made.shards})
-                seconds = round(time.monotonic() - start, 3)
+                seconds = round(time.monotonic() - began, 3)
                 record = Artifact(
                     kind=request.kind,
                     name=request.name,
@@ -202,15 +203,30 @@ def shard_files(opened: Opened, stem: str = "") -> list[Path]:
     ]
 
 
-def _clean(directory: Path, listed: set[str]) -> None:
-    """Leaves only the shards of a draft.
+def start(directory: Path) -> Draft:
+    """The draft, with what a killed attempt left in it.
 
-    All notes go in one step, and first: a note that outlives the file it speaks of would mislead the next attempt.
+    What is left from before the machine was started is dropped: some of it may never have reached the disk.
     """
+    boot = BOOT.read_text() if BOOT.exists() else ""
+    mark = directory / WORK / "boot"
+    if mark.is_file() and mark.read_text() != boot:
+        _drop_work(directory)
+    mark.parent.mkdir(exist_ok=True)
+    mark.write_text(boot)
+    return Draft(directory)
+
+
+def _drop_work(directory: Path) -> None:
+    """All notes go in one step: a note that outlives the file it speaks of would mislead the next attempt."""
     if (directory / DROPPED).exists():
         shutil.rmtree(directory / DROPPED)
-    if (directory / WORK).exists():
-        (directory / WORK).rename(directory / DROPPED)
+    (directory / WORK).rename(directory / DROPPED)
+
+
+def _clean(directory: Path, listed: set[str]) -> None:
+    """Leaves only the shards of a draft."""
+    _drop_work(directory)
     for entry in directory.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)

@@ -24,7 +24,6 @@ from dataproc import progress
 from dataproc.shuffle import Scattered, partition_batches
 from manifest.errors import InputError, WinnowError
 from manifest.record import Model
-from manifest.store import write_atomic
 
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R", bound=Model)
@@ -99,7 +98,9 @@ class Done(Model):
 
 
 def _run_and_note(task: Callable[[Any], Model], item: Any, note: Path) -> None:
-    write_atomic(note, task(item).model_dump_json().encode())
+    aside = note.with_suffix(f".{os.getpid()}.tmp")
+    aside.write_bytes(task(item).model_dump_json().encode())
+    aside.replace(note)  # not synced to the disk, for neither is what it speaks of (see stage.start)
 
 
 def _scatter(scatter: Callable[[Any, Path], None], item: tuple[Any, Path]) -> Done:

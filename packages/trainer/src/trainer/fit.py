@@ -129,7 +129,7 @@ def _summarise(directory: Path, run: Run, step: int) -> None:
         seconds = sum(row["seconds"] for row in rows)
         views = ", ".join(f"{view} {loss:.3f}" for view, loss in sorted(rows[-1]["views"].items()))
         say(
-            f"{len(rows):,} steps, {rows[-1]['tokens']:,} tokens in {span(seconds)}: loss {rows[0]['loss']:.3f} → "
+            f"{len(rows):,} steps done, {rows[-1]['tokens']:,} tokens in {span(seconds)}: loss {rows[0]['loss']:.3f} → "
             f"{rows[-1]['loss']:.3f} ({views}); {directory / METRICS}"
         )
 

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 from manifest.errors import InputError, WinnowError
 from manifest.store import LocalStore
-from trainer.place import Place, free_port, process_environment
+from trainer.place import STOP_SIGNALS, Place, free_port, process_environment
 from trainer.run import Run
 
 POLL_S = 0.2
@@ -88,16 +88,27 @@ def _run_here(count: int, store: LocalStore, run: Run, tick: Tick, asked: Asked)
     logs.mkdir(exist_ok=True)
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        for rank in range(count):
-            place = Place(rank, count, rank, "127.0.0.1", port)
-            with (logs / f"{rank}.log").open("wb") as log:
-                processes.append(_start(store, run, place, log))
+        with _blocked(STOP_SIGNALS):
+            for rank in range(count):
+                place = Place(rank, count, rank, "127.0.0.1", port)
+                with (logs / f"{rank}.log").open("wb") as log:
+                    processes.append(_start(store, run, place, log))
         _wait(processes, logs, tick, asked)
     finally:
         for process in processes:
             process.kill()
         for process in processes:
             process.wait()
+
+
+@contextmanager
+def _blocked(signals: frozenset[signal.Signals]) -> Iterator[None]:
+    """Processes started here hold these signals back until they are ready for them (worker.main)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(store: LocalStore, run: Run, place: Place, log: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from dataclasses import dataclass
+
+STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+"""What asks a worker to save at the end of its step, and to end."""
 
 
 @dataclass(frozen=True)

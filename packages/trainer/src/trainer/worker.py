@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from manifest.errors import run_command
-from trainer.place import Place
+from trainer.place import STOP_SIGNALS, Place
 
 
 def work(store: str, run: str, place: Place, stop: Callable[[], bool]) -> None:
@@ -33,8 +33,9 @@ def main() -> None:
     """The process of a local worker."""
     store, run, place = sys.argv[1:]
     asked = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: asked.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # launch.py has them held back until here
     threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()
     sys.exit(run_command(lambda: work(store, run, Place(**json.loads(place)), asked.is_set)))
 

@@ -5,6 +5,7 @@ signatures estimates their Jaccard index J: the number of equal ones is binomial
 the estimate alone settles on which side J lies; `sketch_bounds` says from where on.
 """
 
+from functools import cache
 from itertools import accumulate
 from math import comb
 from typing import NamedTuple
@@ -26,6 +27,7 @@ class SketchBounds(NamedTuple):
     accept_at: int
 
 
+@cache
 def sketch_bounds(threshold: float, permutations: int) -> SketchBounds:
     """The widest bounds with P(equal ≤ reject_at | J ≥ threshold) and P(equal ≥ accept_at | J < threshold)
     under 1 / ODDS_AGAINST_ERROR. -1, or permutations + 1, where the sketch can never tell.
