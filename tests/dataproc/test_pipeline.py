@@ -104,7 +104,7 @@ def test_one_changed_byte_is_another_mixture(small: Any, raw: Path, tmp_path: Pa
     shutil.copytree(raw, copy)
     first = build(small, root.format(raw=copy), tmp_path / "store")
     file = copy / "a" / "1.jsonl"
-    file.write_text(file.read_text().replace("a", "e", 1) if False else _one_letter_changed(file.read_text()))
+    file.write_text(_one_letter_changed(file.read_text()))
     second = build(small, root.format(raw=copy), tmp_path / "store")
     assert second.id != first.id
     assert second.artifact("documents", "b").uri == first.artifact("documents", "b").uri
@@ -228,9 +228,8 @@ def test_two_builds_into_one_store_at_a_time_give_one_result(
 def test_a_build_that_is_killed_again_and_again_ends_in_the_same_mixture(
     built: Any, tmp_path: Path, zygote: Any, command: Callable[..., list[object]]
 ) -> None:
-    """Killed at every 23rd file operation, and so at other moments in every attempt."""
-    for attempt in range(60):
-        outcome = zygote.run(*command(tmp_path / "store"), kill_at=23 + attempt)
+    for attempt in range(30):
+        outcome = zygote.run(*command(tmp_path / "store"), kill_at=20 + 14 * attempt)
         if outcome.code == 0:
             break
         assert outcome.code == -9
@@ -261,10 +260,11 @@ def test_a_build_that_is_killed_at_any_moment_ends_in_the_same_mixture(
 ) -> None:
     calls = zygote.run(*command(tmp_path / "whole")).calls
     assert calls > 100
-    killed_at(random.Random(calls).sample(range(1, calls), 10), tmp_path, zygote, command, built.id)
+    killed_at(random.Random(calls).sample(range(1, calls), 8), tmp_path, zygote, command, built.id)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_build_that_is_killed_at_every_moment_ends_in_the_same_mixture(
     built: Any, tmp_path: Path, zygote: Any, command: Callable[..., list[object]]
 ) -> None:

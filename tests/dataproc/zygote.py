@@ -19,9 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import dataproc.pipeline
 import dataproc.report  # noqa: F401 - what the command imports when it runs
 from dataproc.cli import main
+from dataproc.dedup.components import labels
 
 OPERATIONS = ("rename", "replace", "unlink", "rmdir")
 
@@ -84,6 +87,7 @@ def outcome(pid: int, directory: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    labels(np.arange(2))  # numba takes a second for its first kernel, and starts no thread, which a fork would lose
     for line in sys.stdin:
         request = json.loads(line)
         started = [start(argv, request["kill_at"]) for argv in request["commands"]]
