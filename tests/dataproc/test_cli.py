@@ -90,8 +90,3 @@ def test_a_raw_directory_that_is_not_there_ends_with_2(command: Make, tmp_path: 
     outcome = command("--workers", "serial", raw=tmp_path / "none")
     assert (outcome.code, outcome.stdout) == (2, "")
     assert f"no file matches 'a/*' under {tmp_path / 'none'}" in outcome.stderr
-
-
-def test_a_cluster_that_does_not_answer_ends_with_2(command: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome = command("--workers", "gopher://127.0.0.1:1")
-    assert outcome.code == 2

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from dataproc.dedup import cluster, keep
-from dataproc.documents import ShardWriter
+from dataproc.dedup import cluster, keep, sign
+from dataproc.dedup.shingles import Shingling
+from dataproc.documents import DOCUMENTS, ShardWriter
 from dataproc.workers import Workers
 
 Make = Callable[..., Any]
@@ -334,3 +336,26 @@ def test_a_capped_bucket_is_reported(deduped: Make, words: Make, monkeypatch: py
     base = words(1, 80)
     built = deduped({f"a/{i:03d}": " ".join(edited(base, i, 1)) for i in range(12)})
     assert built.artifact("clusters", "global").manifest.summary["capped_buckets"] > 0
+
+
+def test_sources_of_which_nothing_is_left_have_nothing_to_deduplicate(
+    tmp_path: Path, write_jsonl: Make, recipe: Make, build: Make
+) -> None:
+    for source in "ab":
+        write_jsonl(tmp_path / "raw" / source / "x.jsonl", [{"text": "short"}])
+    none = recipe(clean={"min_chars": 200}, dedup={"scope": "global"}, holdout={"fraction": 0.5})
+    built = build(none, tmp_path / "raw", tmp_path / "store", until="deduped")
+    assert kept(built) == clusters(built) == set()
+    assert built.rows("ledger", "global") == built.rows("heldout", "small") == []
+
+
+def test_a_shard_of_documents_has_one_of_signatures_however_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = ShardWriter(tmp_path, "documents", DOCUMENTS)
+    for i in range(3):
+        documents.write(pa.table({"id": [f"a/{i}"], "text": ["text"], "source": ["a"], "meta": ["{}"]}))
+    (shard,) = documents.close()
+    monkeypatch.setitem(ShardWriter.__init__.__kwdefaults__, "shard_bytes", 1)
+    signed = sign.sign(tmp_path / shard.path, shingling=Shingling("char", 13), permutations=16, draft=tmp_path)
+    assert [made.rows for made in signed.shards] == [3]

@@ -106,10 +106,14 @@ def test_what_was_noted_before_the_machine_was_started_is_done_again(
 
 
 def test_an_attempt_that_died_while_cleaning_up_is_done_again(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(path: Path) -> None:
+        raise Killed
+
     called: list[int] = []
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(stage.shutil, "rmtree", lambda path: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(stage.shutil, "rmtree", die)
+    with pytest.raises(Killed):
         build.make(request(), squares(called))
+    monkeypatch.undo()
     made = build.make(request(), squares(called))
     assert isinstance(made, Opened)
     assert called == [0, 1, 2, 3, 4] * 2

@@ -36,13 +36,15 @@ def count_calls(calls: Path, kill_at: int) -> None:
         def call(*arguments: Any, **options: Any) -> Any:
             nonlocal counted
             counted += 1
-            if counted == kill_at and kill_at % 2:
+            last = counted == kill_at
+            if last and kill_at % 2:
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = operation(*arguments, **options)
-            if counted == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            calls.write_text(str(counted))
-            return result
+            try:
+                return operation(*arguments, **options)
+            finally:
+                if last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                calls.write_text(str(counted))
 
         return call
 

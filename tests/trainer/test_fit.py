@@ -102,7 +102,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(through: Through, tmp_path: Pat
 
     resumed = published(finished(start(through.recipe, through.mixture, out, "--workers", "local:1")))
     # The same to the bit: these are the digests of all weights and moments.
-    assert (resumed.weights, resumed.optimizer) == (through.final.weights, through.final.optimizer)
+    assert (resumed.weights, resumed.moments) == (through.final.weights, through.final.moments)
     assert losses(out) == losses(through.out)
 
     again = start(through.recipe, through.mixture, out, "--workers", "local:1")

@@ -71,7 +71,7 @@ def final(store: LocalStore, run: Run) -> Checkpoint:
 
 def to_the_bit(record: Checkpoint) -> tuple[Any, ...]:
     """The digests of all weights and moments, and the state."""
-    return record.weights, record.optimizer, record.state
+    return record.weights, record.moments, record.state
 
 
 def rows(store: LocalStore, run: Run) -> list[dict[str, Any]]:

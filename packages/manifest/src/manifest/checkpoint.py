@@ -10,10 +10,11 @@ depends on the number of workers.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from manifest.identity import NOT_IDENTITY_ANYWHERE
 from manifest.order import OrderRecord
 from manifest.record import FileEntry, Manifest, Model
 
@@ -101,10 +102,13 @@ class TensorFile(FileEntry):
 class Checkpoint(Manifest):
     """Manifest of kind `checkpoint`, version 1: safetensors and JSON, no pickles.
 
-    step: steps done, so training goes on with step `step`. `weights` holds the parameters, `optimizer` (in
-    full checkpoints) their moments. `state` is what else an exact resume needs: random number generators,
-    group settings, counters.
+    step: steps done, so training goes on with step `step`. `weights` holds the parameters, `moments` (in full
+    checkpoints) what the optimiser remembers of them. `state` is what else an exact resume needs: random number
+    generators, group settings, counters. The moments are not part of the identity: they are dropped when newer full
+    checkpoints are there, and the model stays the same.
     """
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = NOT_IDENTITY_ANYWHERE | {"moments", "full"}
 
     kind: Literal["checkpoint"] = "checkpoint"
     run: str
@@ -113,11 +117,11 @@ class Checkpoint(Manifest):
     full: bool
     timeline: Timeline
     weights: tuple[TensorFile, ...]
-    optimizer: tuple[TensorFile, ...] = ()
+    moments: tuple[TensorFile, ...] = ()
     extra: tuple[FileEntry, ...] = ()
     state: dict[str, Any] = Field(default_factory=dict)
 
     def files(self) -> Iterator[FileEntry]:
         yield from self.weights
-        yield from self.optimizer
+        yield from self.moments
         yield from self.extra

@@ -123,7 +123,7 @@ def _completed(record: Checkpoint, files: Sequence[TensorFile], engine: Engine) 
     return record.model_copy(
         update={
             "weights": tuple(file for file in files if file.path.startswith(WEIGHTS)),
-            "optimizer": tuple(file for file in files if not file.path.startswith(WEIGHTS)),
+            "moments": tuple(file for file in files if not file.path.startswith(WEIGHTS)),
             "state": {**record.state, **known},
         }
     )
@@ -145,7 +145,7 @@ def restore(engine: Engine, opened: Opened) -> Checkpoint:
     for name, tensor in _tensors(opened, record.weights, engine.parameters()):
         engine.scatter(name, tensor)
     for moment in MOMENTS:
-        files = [file for file in record.optimizer if file.path.startswith(f"{moment}-")]
+        files = [file for file in record.moments if file.path.startswith(f"{moment}-")]
         for name, tensor in _tensors(opened, files, engine.parameters()):
             engine.scatter(name, tensor, moment)
     steps = int(record.state["optimizer_steps"])

@@ -32,7 +32,7 @@ def retain(store: LocalStore, run: Run) -> None:
 def _keep_weights(store: LocalStore, run: Run, record: Checkpoint) -> None:
     directory = store.root / run.checkpoint_path(record.step)
     if record.full:
-        record = record.model_copy(update={"full": False, "optimizer": ()}).identified()
+        record = record.model_copy(update={"full": False, "moments": ()}).identified()
         write_atomic(directory / MANIFEST, record.to_json())
     named = {MANIFEST, *(entry.path for entry in record.files())}
     for file in directory.iterdir():

@@ -69,7 +69,8 @@ def holdout(
     )
     total = {name: 0 for name, _ in sources}
     singles: list[tuple[int, str, str]] = []
-    clustered = set(members["id"])
+    own = [identifier for found in chosen for _, identifier in found.ids]
+    clustered = set(members.filter(pl.col("id").is_in(own))["id"])
     for (name, _), found in zip(shards, chosen, strict=True):
         total[name] += found.documents
         singles += [(key, identifier, name) for key, identifier in found.ids if identifier not in clustered]
