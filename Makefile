@@ -15,8 +15,8 @@ $(READY): constraints.txt pyproject.toml $(wildcard packages/*/pyproject.toml)
 		echo "Winnow needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 demo" >&2; exit 2; }
 	@echo "Installing into .venv (once; about 2.6 GB, a few minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --group dev \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --group dev \
 		$(foreach package,$(wildcard packages/*),--editable $(package))
 	@touch $(READY)
 

@@ -264,12 +264,12 @@ def test_a_build_that_is_killed_at_any_moment_ends_in_the_same_mixture(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_a_build_that_is_killed_at_every_moment_ends_in_the_same_mixture(
+@pytest.mark.timeout(1800)
+def test_a_build_that_is_killed_at_many_moments_ends_in_the_same_mixture(
     built: Any, tmp_path: Path, zygote: Any, command: Callable[..., list[object]]
 ) -> None:
     calls = zygote.run(*command(tmp_path / "whole")).calls
-    killed_at(list(range(1, calls)), tmp_path, zygote, command, built.id)
+    killed_at(list(range(1, calls, 5)), tmp_path, zygote, command, built.id)
 
 
 @pytest.fixture

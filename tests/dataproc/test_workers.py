@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from dataproc.shuffle import Scattered, partition_batches, write_partitions
 from dataproc.workers import Serial, Workers, open_workers
-from manifest.errors import DataError, InputError
+from manifest.errors import DataError, InputError, WinnowError
 from manifest.record import Model
 
 Row = tuple[str, int]
@@ -91,6 +91,17 @@ def test_a_killed_worker_is_started_again_and_its_task_repeated(ray_workers: Wor
     done = ray_workers.map(task, range(8), result=Answer, notes=tmp_path / "notes", label="")
     assert [answer.number for answer in done] == list(range(0, 16, 2))
     assert {file.name for file in tmp_path.glob("killed-*")} == {"killed-2", "killed-5"}
+
+
+def always_killed(number: int) -> Answer:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Answer(number=number)
+
+
+@pytest.mark.slow
+def test_a_task_that_kills_every_worker_ends_with_what_to_do(ray_workers: Workers, tmp_path: Path) -> None:
+    with pytest.raises(WinnowError, match=r"a worker died 4 times over the same task.*with fewer workers"):
+        ray_workers.map(always_killed, range(1), result=Answer, notes=tmp_path / "notes", label="")
 
 
 def slow_and_failing(number: int, *, log: Path) -> Answer:

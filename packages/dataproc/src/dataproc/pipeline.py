@@ -7,7 +7,7 @@ normalize ─► sign ─► cluster (per group) ─► keep (ledger) ─┐
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from dataproc.gates import check_cluster, check_loss
 from dataproc.identifiers import unique_ids
 from dataproc.inventory import inventory
 from dataproc.raw import RawFile, tasks
-from dataproc.recipe import DataRecipe, Source
+from dataproc.recipe import DataRecipe
 from dataproc.retention import retention
 from dataproc.stage import Build, Draft, Input, Made, Planned, Raw, Request, producer, shard_files, summary_of
 from manifest.artifact import Opened, verify
@@ -29,6 +29,7 @@ from manifest.identity import short
 from manifest.record import now
 
 STAGES = ("documents", "signatures", "clusters", "ledger", "heldout", "deduped", "tokenizers", "tokens", "mixtures")
+LIBRARIES = ("tokenizers",)  # what shapes tokenizers and tokens
 
 Artifacts = dict[str, Opened | Planned]
 
@@ -91,15 +92,19 @@ class Pipeline:
     def _shingling(self) -> Shingling:
         return Shingling(self.recipe.dedup.unit, self.recipe.dedup.ngram)
 
+    @property
+    def _shingles(self) -> dict[str, Any]:
+        """The shingling in a stage's config."""
+        return {"unit": self.recipe.dedup.unit, "ngram": self.recipe.dedup.ngram}
+
     def _groups(self) -> dict[str, list[str]]:
         """The groups in which near-duplicates are removed: name → sources."""
         sources = list(self.recipe.sources)
-        return {"global": {"global": sources}, "local": {name: [name] for name in sources}, "none": {}}[
-            self.recipe.dedup.scope
-        ]
+        groups = {"global": {"global": sources}, "local": {name: [name] for name in sources}, "none": {}}
+        return groups[self.recipe.dedup.scope]
 
     def _documents(self, name: str, files: Sequence[RawFile]) -> Opened | Planned:
-        source: Source = self.recipe.sources[name]
+        source = self.recipe.sources[name]
         clean = source.cleaning(self.recipe.clean)
 
         def make(draft: Draft) -> Made:
@@ -139,13 +144,7 @@ class Pipeline:
             )
             return Made(tuple(s for d in done for s in d.shards), {"documents": sum(d.documents for d in done)})
 
-        config = {
-            "unit": dedup.unit,
-            "ngram": dedup.ngram,
-            "permutations": dedup.permutations,
-            "scheme": sign.SCHEME,
-            "hash": HASH,
-        }
+        config = {**self._shingles, "permutations": dedup.permutations, "scheme": sign.SCHEME, "hash": HASH}
         return self.build.make(Request("signatures", name, sign.STAGE, config, {"documents": documents}), make)
 
     def _all_clusters(self, documents: Artifacts, signatures: Artifacts) -> Artifacts:
@@ -178,14 +177,8 @@ class Pipeline:
             check_cluster(group, made.summary, dedup.gates)
             return made
 
-        config = {
-            "bands": bands.count,
-            "rows": bands.rows,
-            "threshold": dedup.threshold,
-            "unit": dedup.unit,
-            "ngram": dedup.ngram,
-            "cap": cluster.BUCKET_CAP,
-        }
+        banding = {"bands": bands.count, "rows": bands.rows, "cap": cluster.BUCKET_CAP}
+        config = {**self._shingles, **banding, "threshold": dedup.threshold}
         inputs = {f"signatures/{n}": item for n, item in signatures.items()}
         made = self.build.make(Request("clusters", group, cluster.STAGE, config, inputs), make)
         if isinstance(made, Opened):  # also where it was published under a laxer gate
@@ -206,7 +199,7 @@ class Pipeline:
                 draft=draft,
             )
 
-        config = {"keep": list(dedup.keep), "sources": names, "unit": dedup.unit, "ngram": dedup.ngram}
+        config = {**self._shingles, "keep": list(dedup.keep), "sources": names}
         inputs = {"clusters": clusters, **{f"documents/{n}": documents[n] for n in names}}
         return self.build.make(Request("ledger", group, keep.STAGE, config, inputs), make)
 
@@ -257,8 +250,7 @@ class Pipeline:
         if train is None:
             assert path is not None
             text = vocab.load(Path(path)).to_str()
-            config = {"tokenizer_json": text}
-            request = Request("tokenizers", self.recipe.name, vocab.STAGE, config, {}, ("tokenizers",))
+            request = Request("tokenizers", self.recipe.name, vocab.STAGE, {"tokenizer_json": text}, {}, LIBRARIES)
             return self.build.make(request, lambda draft: vocab.given(Path(path), draft=draft))
 
         def make(draft: Draft) -> Made:
@@ -269,10 +261,8 @@ class Pipeline:
             return vocab.train(shards, size, train, workers=self.build.workers, draft=draft)
 
         inputs = {f"deduped/{name}": item for name, item in deduped.items()}
-        config = train.model_dump(mode="json")
-        return self.build.make(
-            Request("tokenizers", self.recipe.name, vocab.STAGE, config, inputs, ("tokenizers",)), make
-        )
+        request = Request("tokenizers", self.recipe.name, vocab.STAGE, train.model_dump(mode="json"), inputs, LIBRARIES)
+        return self.build.make(request, make)
 
     def _tokens(self, name: str, deduped: Opened | Planned, tokenizer: Opened | Planned) -> Opened | Planned:
         def make(draft: Draft) -> Made:
@@ -288,25 +278,17 @@ class Pipeline:
 
         inputs = {"deduped": deduped, "tokenizer": tokenizer}
         config = {"source": name, "shard_text_bytes": tokenize.SHARD_TEXT_BYTES}
-        return self.build.make(Request("tokens", name, tokenize.STAGE, config, inputs, ("tokenizers",)), make)
+        return self.build.make(Request("tokens", name, tokenize.STAGE, config, inputs, LIBRARIES), make)
 
     def _mixture(
-        self,
-        tokens: Artifacts,
-        tokenizer: Opened | Planned,
-        heldout: Opened | Planned | None,
-        counts: Mapping[str, Any],
+        self, tokens: Artifacts, tokenizer: Opened | Planned, heldout: Opened | Planned | None, counts: dict[str, Any]
     ) -> Opened | Planned:
         assert isinstance(tokenizer, Opened)
         assert heldout is None or isinstance(heldout, Opened)
-        with_tokens = {
-            name: item
-            for name, item in tokens.items()
-            if isinstance(item, Opened) and int(summary_of(item)["tokens"]) > 0
-        }
+        some = {n: item for n, item in tokens.items() if isinstance(item, Opened) and summary_of(item)["tokens"] > 0}
         base = self.build.store.where("mixtures/any")  # uris depend on the depth only, not on the name
         made = mix.mixture(
-            self.recipe, tokens=with_tokens, tokenizer=tokenizer, heldout=heldout, base=base, summary=dict(counts)
+            self.recipe, tokens=some, tokenizer=tokenizer, heldout=heldout, base=base, summary=counts
         ).identified()
         path = f"mixtures/{made.name}-{short(made.id)}"
         return self.build.publish(path, made.model_copy(update={"producer": producer(()), "created": now()}))

@@ -95,19 +95,15 @@ def ledger(
         scratch=draft.scratch / "texts",
         label="ledger",
     )
-    removed = table.filter(pl.col("rule") != "")
-    by_source = {name: removed.filter(pl.col("source") == name) for name, _ in sources}
-    summary = {
-        "removed": sum(d.removed for d in done),
-        "sources": {
-            name: {
-                "within": rows.filter(pl.col("survivor_source") == name).height,
-                "across": rows.filter(pl.col("survivor_source") != name).height,
-            }
-            for name, rows in by_source.items()
-        },
-    }
+    by_source = {name: _removals(name, table) for name, _ in sources}
+    summary = {"removed": sum(d.removed for d in done), "sources": by_source}
     return Made(tuple(shard for d in done for shard in d.shards), summary)
+
+
+def _removals(source: str, table: pl.DataFrame) -> dict[str, int]:
+    """How many documents of a source were removed for one of its own, and for one of another."""
+    survivors = table.filter((pl.col("rule") != "") & (pl.col("source") == source))["survivor_source"]
+    return {"within": int((survivors == source).sum()), "across": int((survivors != source).sum())}
 
 
 def read_clusters(shards: Sequence[Path]) -> pl.DataFrame:

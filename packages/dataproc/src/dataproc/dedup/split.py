@@ -67,14 +67,11 @@ def holdout(
         notes=draft.notes / "chosen",
         label="hold-out",
     )
+    names = [name for name, _ in shards]
     total = {name: 0 for name, _ in sources}
-    singles: list[tuple[int, str, str]] = []
-    own = [identifier for found in chosen for _, identifier in found.ids]
-    clustered = set(members.filter(pl.col("id").is_in(own))["id"])
-    for (name, _), found in zip(shards, chosen, strict=True):
+    for name, found in zip(names, chosen, strict=True):
         total[name] += found.documents
-        singles += [(key, identifier, name) for key, identifier in found.ids if identifier not in clustered]
-    held, excluded = _within_share(singles, members, limit, total, config.max_share)
+    held, excluded = _within_share(_singles(names, chosen, members), members, limit, total, config.max_share)
     taken = draft.scratch / "held.parquet"
     pq.write_table(pa.table({"id": pa.array(sorted(held), pa.large_string())}), taken)
     written = workers.map(
@@ -88,10 +85,10 @@ def holdout(
     writer.write(pa.Table.from_pylist(excluded, schema=EXCLUDED))
     by_source = {
         name: {
-            "heldout": sum(w.documents for (n, _), w in zip(shards, written, strict=True) if n == name),
-            "excluded": sum(1 for row in excluded if row["source"] == name),
+            "heldout": sum(w.documents for n, w in zip(names, written, strict=True) if n == name),
+            "excluded": sum(row["source"] == name for row in excluded),
         }
-        for name, _ in sources
+        for name in total
     }
     summary = {"heldout": len(held), "excluded": len(excluded), "sources": by_source}
     return Made((*(s for w in written for s in w.shards), *writer.close()), summary)
@@ -100,6 +97,15 @@ def holdout(
 def _chosen(shard: Path, *, limit: int) -> Chosen:
     keys = [(_key(i), i) for batch in batches(shard, ["id"]) for i in batch["id"].to_pylist()]
     return Chosen(ids=tuple(sorted(pair for pair in keys if pair[0] < limit)), documents=len(keys))
+
+
+def _singles(names: Sequence[str], chosen: Sequence[Chosen], members: pl.DataFrame) -> list[tuple[int, str, str]]:
+    """The chosen documents without near-duplicates: (hash, id, source). names: the source of each shard."""
+    found = [
+        (key, identifier, name) for name, shard in zip(names, chosen, strict=True) for key, identifier in shard.ids
+    ]
+    clustered = set(members.filter(pl.col("id").is_in([identifier for _, identifier, _ in found]))["id"])
+    return [single for single in found if single[1] not in clustered]
 
 
 def _key(identifier: str) -> int:
