@@ -39,7 +39,7 @@ def _build_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     build.add_argument("--out", required=True, help="the store: a directory or s3://bucket/prefix")
     build.add_argument(
         "--workers",
-        default=f"local:{os.cpu_count()}",
+        default=f"local:{len(os.sched_getaffinity(0))}",
         help="serial, local:N, ray or ray://host:port (default %(default)s)",
     )
     build.add_argument("--until", metavar="STAGE", default="mixtures", help="stop after a stage: documents … mixtures")

@@ -18,6 +18,7 @@ COLUMNS = (
     ("duplicate\nwithin", "duplicates_within"),
     ("duplicate\nacross", "duplicates_across"),
     ("held\nout", "heldout"),
+    ("near\nthem", "near_heldout"),
     ("kept", "kept"),
     ("tokens", "tokens"),
 )
@@ -30,8 +31,9 @@ def show(item: Opened) -> None:
 
 
 def table(sources: Mapping[str, Mapping[str, int]]) -> Table:
-    """The retention of every source, and their sum."""
-    shown = [c for c in COLUMNS if c[1] != "unreadable" or any(row["unreadable"] for row in sources.values())]
+    """The retention of every source, and their sum; columns that are seldom needed only where they are."""
+    seldom = ("unreadable", "near_heldout")
+    shown = [c for c in COLUMNS if c[1] not in seldom or any(row[c[1]] for row in sources.values())]
     made = Table(box=None, pad_edge=False, header_style="bold", footer_style="bold", show_footer=True)
     for title, key in shown:
         total = "total" if key == "source" else f"{sum(row[key] for row in sources.values()):,}"
