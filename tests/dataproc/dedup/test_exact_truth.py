@@ -18,10 +18,11 @@ import pytest
 import zstandard
 
 from dataproc.dedup.bands import band_keys, verified_bands
+from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.components import connect, labels
 from dataproc.dedup.minhash import is_signed, signatures
 from dataproc.dedup.pairs import identical, link
-from dataproc.dedup.shingles import Shingling, clean_all, shingle_hashes, text_hashes, unique_sorted
+from dataproc.dedup.shingles import Shingling, shingle_hashes, text_hashes, unique_sorted
 
 THRESHOLD = 0.8
 DATA = Path(os.environ.get("WINNOW_DATA", Path(__file__).parents[3].parent / "shared" / "data"))

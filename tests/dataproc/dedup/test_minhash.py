@@ -5,8 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.minhash import Scheme, is_signed, signatures
-from dataproc.dedup.shingles import ShingleHashes, Shingling, clean_all, shingle_hashes
+from dataproc.dedup.shingles import ShingleHashes, Shingling, shingle_hashes
 
 
 def random_documents(sizes: list[int], seed: int) -> ShingleHashes:

@@ -10,13 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dataproc.dedup.cleaning import character_counts, clean, clean_all
 from dataproc.dedup.shingles import (
     HASH,
     ShingleHashes,
     Shingling,
-    character_counts,
-    clean,
-    clean_all,
     hash_rows,
     shingle_hashes,
     text_hashes,

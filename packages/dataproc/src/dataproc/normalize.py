@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataproc.dedup.shingles import character_counts, clean_all
+from dataproc.dedup.cleaning import character_counts, clean_all
 from dataproc.documents import DOCUMENTS, ShardWriter, batches
 from dataproc.raw import RawFile, Unreadable, records, require_unchanged
 from dataproc.recipe import Clean, Source

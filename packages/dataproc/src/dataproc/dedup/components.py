@@ -9,7 +9,7 @@ than its child, so the root of a component is its smallest element. `np.arange(N
 import numpy as np
 from numpy.typing import NDArray
 
-from dataproc.dedup.shingles import kernel
+from dataproc.dedup.kernel import kernel
 
 
 def connect(parent: NDArray[np.int64], edges_E2: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -16,10 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataproc.dedup.bands import band_keys
+from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.group import Group, ShardPair, allocate, save
 from dataproc.dedup.minhash import is_signed
 from dataproc.dedup.pairs import suspects
-from dataproc.dedup.shingles import clean_all, shingle_hashes, unique_sorted
+from dataproc.dedup.shingles import shingle_hashes, unique_sorted
 from dataproc.documents import batches
 from dataproc.shuffle import partition_batches, write_partitions
 from dataproc.stage import Draft

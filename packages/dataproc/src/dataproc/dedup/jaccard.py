@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataproc.dedup.shingles import kernel
+from dataproc.dedup.kernel import kernel
 
 # A sketch may decide where it errs in fewer than one of this many cases, even for pairs that lie just at the
 # threshold. A build that compares a billion pairs there would expect one wrong decision.

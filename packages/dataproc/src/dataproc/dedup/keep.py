@@ -19,8 +19,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.jaccard import exact
-from dataproc.dedup.shingles import ShingleSets, Shingling, clean_all, shingle_hashes, unique_sorted
+from dataproc.dedup.shingles import ShingleSets, Shingling, shingle_hashes, unique_sorted
 from dataproc.documents import ShardWriter, batches, frame_of, rows_of
 from dataproc.shuffle import Scattered, write_partitions
 from dataproc.stage import Draft, Made

@@ -16,7 +16,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dataproc.dedup.shingles import ShingleHashes, kernel
+from dataproc.dedup.kernel import kernel
+from dataproc.dedup.shingles import ShingleHashes
 
 Scheme = Literal["affine32", "legacy"]
 UNSIGNED = 2**32 - 1  # every value of the signature of a document without shingles, as in datasketch

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 # on using its cached copy.
 from dataproc.dedup.components import find, union
 from dataproc.dedup.jaccard import equal_minima, shared_count, sketch_bounds
-from dataproc.dedup.shingles import ShingleSets, kernel
+from dataproc.dedup.kernel import kernel
+from dataproc.dedup.shingles import ShingleSets
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,25 @@
-"""Texts → cleaned texts → shingles, each as one 64-bit hash.
+"""Cleaned texts → shingles, each as one 64-bit hash.
 
-In: an Arrow array of strings, one row per document. Out, for the same rows:
+In: an Arrow array of cleaned texts, one row per document (cleaning.py). Out, for the same rows:
 
-    cleaned   large_string    lower case, no ASCII punctuation, single spaces
     hashes    u64, flat       one per shingle position, repeats included
     offsets   i64, rows + 1   hashes[offsets[d] : offsets[d + 1]] are those of document d
 
-Everything works on the Arrow buffers in bulk; only rows that are not ASCII are cleaned by Python's own
-string methods, because lower case and white space are Unicode's there. The hashes of a batch take eight
-bytes per character beside its text, so hand in batches, not corpora.
+The hashes of a batch take eight bytes per character beside its text, so hand in batches, not corpora.
 """
 
-import string
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numba import njit
-from numpy.typing import NDArray
+
+from dataproc.dedup.cleaning import SPACE, rows_of
+from dataproc.dedup.kernel import I64, U8, U64, kernel
 
 # Hashes compare only with hashes of the same name: it belongs into the fingerprint of every artifact that
 # holds them. Change it with any change of `_hash_span`, of its seeds, or of the cleaning.
 HASH = "winnow-xmr64-1"
-
-U8 = NDArray[np.uint8]
-I64 = NDArray[np.int64]
-U64 = NDArray[np.uint64]
-
-F = TypeVar("F", bound=Callable[..., Any])
-# Machine code, compiled on first use, kept beside the source, and free of the GIL. Numba looks only at the
-# file of the compiled function to see whether its copy is stale, so kernels call only kernels of their own
-# file (pairs.py says what to do about its exception).
-kernel: Callable[[F], F] = njit(nogil=True, cache=True)
 
 
 @dataclass(frozen=True)
@@ -67,117 +52,12 @@ class ShingleSets:
     offsets: I64
 
 
-# ---- cleaning
-
-_PUNCTUATION = string.punctuation.encode()
-_SPACE, _DELETED = 0x20, 0xFF  # the latter is no ASCII byte
-
-
-def clean(text: str) -> str:
-    """Lower case, no ASCII punctuation, runs of white space as one space, none at the ends.
-
-    This is SlimPajama's normalisation before shingling, and the reference for `clean_all`.
-    """
-    kept = text.lower().encode().translate(None, _PUNCTUATION).decode()  # 9 × the speed of str.translate
-    return " ".join(kept.split())
-
-
-def clean_all(texts: pa.Array | pa.ChunkedArray) -> pa.LargeStringArray:
-    """`clean` of every row. Raises ValueError on a null and TypeError on anything but strings."""
-    rows = _rows(texts)
-    not_ascii = pc.invert(pc.string_is_ascii(texts))
-    others = _rows(pa.array([clean(text) for text in texts.filter(not_ascii).to_pylist()], pa.large_string()))
-    foreign = not_ascii.to_numpy(zero_copy_only=False)
-    out = np.empty(len(rows.data) + len(others.data), np.uint8)
-    offsets = _clean_rows(rows, foreign, others, _clean_bytes(), out)
-    data = pa.py_buffer(out[: offsets[-1]])
-    return pa.LargeStringArray.from_buffers(len(foreign), pa.py_buffer(offsets), data)
-
-
-def character_counts(cleaned: pa.LargeStringArray) -> I64:
-    """Code points per row."""
-    counts: I64 = pc.utf8_length(cleaned).to_numpy(zero_copy_only=False).astype(np.int64)
-    return counts
-
-
-class _Rows(NamedTuple):
-    """A string array as numba sees it: UTF-8 bytes, read-only, and where each row begins."""
-
-    data: U8
-    offsets: I64
-
-
-def _rows(texts: pa.Array | pa.ChunkedArray) -> _Rows:
-    if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
-        raise TypeError(f"texts are {texts.type}, expected string or large_string")
-    if texts.null_count:
-        row = pc.index(texts.is_null(), True).as_py()
-        raise ValueError(f"texts: row {row} is null; drop or quarantine rows without a text first")
-    array = texts.cast(pa.large_string())
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    _, offsets_buffer, data_buffer = array.buffers()
-    if len(array) == 0:
-        return _Rows(np.frombuffer(b"", np.uint8), np.zeros(1, np.int64))
-    offsets = np.frombuffer(offsets_buffer, np.int64, len(array) + 1, offset=8 * array.offset)
-    data = np.frombuffer(data_buffer or b"", np.uint8)[offsets[0] : offsets[-1]]
-    data.flags.writeable = False  # one type for numba, whoever allocated the buffer
-    return _Rows(data, offsets - offsets[0])
-
-
-def _clean_bytes() -> U8:
-    """What becomes of each ASCII byte: another byte, a space, or nothing."""
-    table = np.arange(256, dtype=np.uint8)
-    for code in range(128):
-        character = chr(code)
-        table[code] = _SPACE if character.isspace() else ord(character.lower())
-    table[list(_PUNCTUATION)] = _DELETED
-    return table
-
-
-@kernel
-def _clean_rows(rows: _Rows, foreign: NDArray[np.bool_], others: _Rows, table: U8, out: U8) -> I64:
-    """Writes the ASCII rows cleaned and the next of `others` for each foreign one; returns the offsets."""
-    offsets = np.zeros(len(foreign) + 1, np.int64)
-    end, other = 0, 0
-    for row in range(len(foreign)):
-        if foreign[row]:
-            source = others.data[others.offsets[other] : others.offsets[other + 1]]
-            out[end : end + len(source)] = source
-            end += len(source)
-            other += 1
-        else:
-            end = _clean_ascii(rows.data[rows.offsets[row] : rows.offsets[row + 1]], table, out, end)
-        offsets[row + 1] = end
-    return offsets
-
-
-@kernel
-def _clean_ascii(text: U8, table: U8, out: U8, start: int) -> int:
-    end, space_due = start, False
-    for byte in text:
-        kept = table[byte]
-        if kept == _SPACE:
-            space_due = end > start
-        elif kept != _DELETED:
-            if space_due:
-                out[end] = _SPACE
-                end += 1
-                space_due = False
-            out[end] = kept
-            end += 1
-    return end
-
-
-# ---- shingles
-
-
 def shingle_hashes(cleaned: pa.LargeStringArray, shingling: Shingling) -> ShingleHashes:
     """One hash per shingle position of cleaned texts; a text shorter than n units has none at all.
 
     A shingle is hashed as its UTF-8 bytes, so equal shingles hash alike wherever they stand.
     """
-    rows = _rows(cleaned)
+    rows = rows_of(cleaned)
     in_words = shingling.unit == "word"
     offsets = _shingle_offsets(rows.data, rows.offsets, in_words, shingling.n)
     hashes = np.empty(offsets[-1], np.uint64)
@@ -194,7 +74,7 @@ def unique_sorted(shingles: ShingleHashes) -> ShingleSets:
 
 def text_hashes(cleaned: pa.LargeStringArray) -> U64:
     """Cleaned texts → (rows, 2) u64: 128 bits that tell whole texts apart."""
-    rows = _rows(cleaned)
+    rows = rows_of(cleaned)
     lanes = [_hash_spans(rows.data, rows.offsets, np.uint64(seed)) for seed in _TEXT_SEEDS]
     return np.stack(lanes, axis=1)
 
@@ -214,7 +94,7 @@ def _shingle_offsets(data: U8, bounds: I64, in_words: bool, n: int) -> I64:
     for row in range(len(bounds) - 1):
         units = 1 if in_words and bounds[row + 1] > bounds[row] else 0
         for byte in data[bounds[row] : bounds[row + 1]]:
-            units += byte == _SPACE if in_words else (byte & 0xC0) != 0x80  # 10xxxxxx goes on a character
+            units += byte == SPACE if in_words else (byte & 0xC0) != 0x80  # 10xxxxxx goes on a character
         offsets[row + 1] = offsets[row] + max(0, units - n + 1)
     return offsets
 
@@ -240,7 +120,7 @@ def _next_unit(text: U8, position: int, in_words: bool) -> int:
     """Where the unit after the one at `position` begins, or the end of the text."""
     position += 1
     if in_words:
-        while position < len(text) and text[position - 1] != _SPACE:
+        while position < len(text) and text[position - 1] != SPACE:
             position += 1
     else:
         while position < len(text) and (text[position] & 0xC0) == 0x80:

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.minhash import signatures
-from dataproc.dedup.shingles import Shingling, clean_all, shingle_hashes, text_hashes
+from dataproc.dedup.shingles import Shingling, shingle_hashes, text_hashes
 from dataproc.documents import ShardWriter, batches, rows_of
 from manifest.record import Model, Shard
 
