@@ -21,7 +21,7 @@ $(READY): constraints.txt pyproject.toml $(wildcard packages/*/pyproject.toml)
 	@touch $(READY)
 
 .PHONY: demo
-demo: $(READY)  ## raw text on this machine -> mixture -> trained model -> traced report, in about five minutes
+demo: $(READY)  ## raw text on this machine -> mixture -> trained model -> traced report, in three to five minutes
 	@$(BIN)/python recipes/demo/run.py --out out/demo
 
 .PHONY: test

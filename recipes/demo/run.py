@@ -38,7 +38,7 @@ def main() -> None:
     start = time.monotonic()
     console.print("[bold]Winnow demo[/]: raw text on this machine → mixture → trained model → traced report")
     console.print(
-        f"It takes about five minutes and writes to {out}/. With {BIN} on the PATH, the commands can be typed.\n"
+        f"It takes three to five minutes and writes to {out}/. With {BIN} on the PATH, the commands can be typed.\n"
     )
     raw, store, workers = out / "raw", out / "store", f"local:{min(2, os.cpu_count() or 1)}"
     _step("1  Gather text", "dataproc", "gather", "--out", raw, "--limit-mb", LIMIT_MB)
