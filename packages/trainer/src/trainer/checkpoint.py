@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -104,8 +105,14 @@ def _filled(parameters: Mapping[str, torch.Size]) -> Iterator[tuple[str, ...]]:
 
 
 def _save_file(path: Path, tensors: dict[str, Tensor]) -> TensorFile:
-    # One key of metadata only: safetensors writes several in random order, and equal states shall be equal bytes.
-    save_file(tensors, path, metadata={"format": "pt"})
+    try:
+        # One key of metadata only: safetensors writes several in random order, and equal states shall be equal bytes.
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        system = re.search(r"\(os error (\d+)\)", str(error))  # how it passes on a full disk
+        if system is None:
+            raise
+        raise OSError(int(system[1]), os.strerror(int(system[1])), str(path)) from error
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
