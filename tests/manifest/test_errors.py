@@ -22,6 +22,8 @@ def raising(error: BaseException) -> int:
         (InputError("a flag is wrong"), 2, "error: a flag is wrong"),
         (WinnowError("we are wrong"), 1, "error: we are wrong"),
         (OSError(errno.ENOSPC, "no space", "/data/x"), 2, "error: the disk is full while writing /data/x"),
+        (PermissionError(errno.EACCES, "denied", "/data/x"), 2, "error: /data/x: permission denied"),
+        (NotADirectoryError(errno.ENOTDIR, "no", "/data/x"), 2, "error: /data/x: a part of the path is a file"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

@@ -129,3 +129,14 @@ def test_an_artifact_that_lies_directly_under_the_root_is_found() -> None:
 def test_an_unknown_scheme_names_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"'ftp' is unknown; give a local path or s3://"):
         open_store("ftp://host/x")
+
+
+def test_an_empty_path_is_not_the_root_directory() -> None:
+    with pytest.raises(InputError, match="empty"):
+        open_store("")
+
+
+def test_a_store_behind_a_symbolic_link_is_the_store_itself(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert open_store(tmp_path / "link").uri == open_store(tmp_path / "real").uri

@@ -20,6 +20,7 @@ from manifest.artifact import Opened
 from manifest.checkpoint import Checkpoint
 from manifest.errors import RecipeError, WrongArtifact
 from manifest.store import LocalStore
+from trainer.cli import _run_name
 from trainer.fit import FitOptions, plan_run
 from trainer.launch import Workers
 from trainer.loop import train
@@ -200,3 +201,9 @@ def test_a_run_is_trained_by_one_process_at_a_time(options: FitOptions) -> None:
         command = f"from pathlib import Path; from trainer.run import held; held(Path({str(directory)!r})).__enter__()"
         second = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
     assert "is being trained by another process" in second.stderr
+
+
+@pytest.mark.parametrize("name", ["../escape", "..", "a/b", "", "-x"])
+def test_a_run_cannot_be_named_out_of_its_store(name: str) -> None:
+    with pytest.raises(RecipeError, match="--name"):
+        _run_name(name)

@@ -17,15 +17,16 @@ MakeRecipe = Callable[..., Path]
 
 
 def test_workers_are_processes_or_ray() -> None:
+    assert parse_workers("local") == Workers(None, None)
     assert parse_workers("local:3") == Workers(None, 3)
     assert parse_workers("ray") == Workers("ray", None)
     assert parse_workers("ray:2") == Workers("ray", 2)
     assert parse_workers("ray://head:10001") == Workers("ray://head:10001", None)
 
 
-@pytest.mark.parametrize("text", ["local", "local:0", "local:x", "slurm:2", "ray:0", ""])
+@pytest.mark.parametrize("text", ["locally", "local:0", "local:x", "slurm:2", "ray:0", ""])
 def test_other_workers_are_refused_with_what_was_expected(text: str) -> None:
-    with pytest.raises(InputError, match="expected local:N"):
+    with pytest.raises(InputError, match="expected local, local:N"):
         parse_workers(text)
 
 

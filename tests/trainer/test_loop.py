@@ -195,6 +195,17 @@ def test_a_cut_file_is_found_on_opening(prepare: Prepare) -> None:
         load_model(store.where(run.checkpoint_path(5)))
 
 
+def test_a_damaged_weight_is_not_taken_for_a_trained_one(prepare: Prepare) -> None:
+    store, run = prepare()
+    train(store, run, stop_after(5))
+    file = next((store.root / run.checkpoint_path(5)).glob("weights-*"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CorruptArtifact, match=file.name):
+        load_model(store.where(run.checkpoint_path(5)))
+
+
 def test_a_checkpoint_that_was_not_finished_does_not_exist(prepare: Prepare) -> None:
     through, killed = prepare("through"), prepare("killed")
     train(*through, never)

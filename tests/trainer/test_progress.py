@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from manifest.store import write_atomic
 from trainer.progress import Follower, span
 
 
@@ -16,8 +17,10 @@ def test_a_follower_reads_each_row_once_and_waits_for_a_whole_line(tmp_path: Pat
     with file.open("a") as out:
         out.write('ep": 1}\n')
     assert follower.rows() == [{"step": 1}]
-    file.write_text('{"step": 0}\n')  # rewound: shorter than what was read
-    assert follower.rows() == [{"step": 0}]
+    write_atomic(file, b'{"step": 0}\n')  # rewound, as run.rewind does …
+    with file.open("a") as out:
+        out.write('{"step": 1, "loss": 2.0}\n')  # … and grown beyond what was read before anyone looked
+    assert follower.rows() == [{"step": 0}, {"step": 1, "loss": 2.0}]
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0, "0 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")])

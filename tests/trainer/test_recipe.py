@@ -66,6 +66,19 @@ def test_what_this_version_cannot_do_is_refused(make_recipe: MakeRecipe, changes
     assert "this version supports only" in said
 
 
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"optimizer": {"betas": [0.9, 1.5]}}, "optimizer.betas.1"),
+        ({"optimizer": {"weight_decay": float("inf")}}, "optimizer.weight_decay"),
+        ({"phases": phase(schedule=SCHEDULE | {"peak": float("inf")})}, "phases.main.schedule.peak"),
+        ({"phases": phase(seq_len=1)}, "phases.main.seq_len"),
+    ],
+)
+def test_what_no_run_could_use_is_refused(make_recipe: MakeRecipe, changes: dict[str, Any], key: str) -> None:
+    assert f"'{key}'" in message(make_recipe(**changes))
+
+
 def test_windows_must_fill_a_step(make_recipe: MakeRecipe) -> None:
     assert "tokens_per_step 120 is not a multiple of seq_len 16; 112 is" in message(
         make_recipe(phases=phase(tokens_per_step=120))
@@ -89,6 +102,11 @@ def test_a_missing_file_and_broken_yaml_say_so(tmp_path: Path) -> None:
     assert "no such file" in message(tmp_path / "none.yaml")
     (tmp_path / "broken.yaml").write_text("name: [a\n")
     assert "not valid YAML" in message(tmp_path / "broken.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "not valid YAML" in message(tmp_path / "binary.yaml")
+    (tmp_path / "keys.yaml").write_text("? [a]\n: 1\n")
+    assert "no plain value" in message(tmp_path / "keys.yaml")
+    assert str(tmp_path) in message(tmp_path)
 
 
 def test_how_a_run_is_carried_out_is_not_what_it_is(make_recipe: MakeRecipe) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from manifest.artifact import Opened, open_streams
 from manifest.checkpoint import Timeline
+from manifest.errors import CorruptArtifact
 from manifest.mixture import Mixture
 from manifest.order import read
 from trainer.data.loader import PADDING, StepSource, prefetched, step_source
@@ -83,6 +84,12 @@ def test_each_window_carries_the_view_it_was_drawn_by(mixture: Opened, timeline:
         for view in source.read(step).views:
             counted[source.views[view]] += 1
     assert counted == {"a": 20, "b": 12, "c": 0}
+
+
+def test_a_token_that_the_tokenizer_does_not_have_is_a_damaged_shard(mixture: Opened, timeline: Timeline) -> None:
+    source = replace(step_source(mixture, timeline, rank=0, world=1), vocab_size=2)
+    with pytest.raises(CorruptArtifact, match="the tokenizer has 2"):
+        source.read(0)
 
 
 def test_prefetched_batches_are_those_read_one_by_one(mixture: Opened, timeline: Timeline) -> None:

@@ -71,7 +71,10 @@ def _read(build: Build) -> dict[str, str]:
     file = _cache_file(build)
     if file is None or not file.is_file():
         return {}
-    return dict(json.loads(file.read_bytes()))
+    try:
+        return dict(json.loads(file.read_bytes()))
+    except (ValueError, TypeError):
+        return {}  # it is only a cache
 
 
 def _write(build: Build, known: dict[str, str]) -> None:

@@ -73,7 +73,10 @@ class Source(RecipeModel):
 
 
 class Gates(RecipeModel):
-    """What stops a build before it publishes. Shares are of a source's documents."""
+    """What stops a build before it publishes. Shares are of a source's documents.
+
+    min_precision is of links between near-duplicates; under `verify: exact` each is verified, so it always holds.
+    """
 
     max_source_loss: float = Field(0.95, gt=0, le=1)
     max_cluster: int = Field(100_000, gt=0)

@@ -181,7 +181,7 @@ def open_workers(spec: str) -> Iterator[Workers]:
     kind, _, count = spec.partition(":")
     if spec == "serial":
         yield Serial()
-    elif kind == "local" and count.isdigit() and int(count) > 0:
+    elif kind == "local" and count.isdecimal() and int(count) > 0:
         with _own_ray(int(count)):
             yield Ray(int(count))
     elif spec == "ray" or spec.startswith("ray://"):

@@ -64,12 +64,20 @@ class WrongArtifact(ArtifactError):  # noqa: N818
 _DISK = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "read-only",
+}
+_PATH = {
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a part of the path is a file, not a directory",
+    errno.EISDIR: "a directory, where a file was expected",
 }
 
 
 def disk_error(error: OSError) -> InputError | None:
-    """A full, read-only or over-quota disk as an error for the user; None for any other OSError."""
+    """A full disk, or a path that may not be used, as an error for the user; None for any other OSError."""
+    if error.errno in _PATH and error.filename:
+        return InputError(f"{error.filename}: {_PATH[error.errno]}; choose another path, or change its permissions")
     reason = _DISK.get(error.errno or 0)
     if reason is None:
         return None
@@ -88,7 +96,8 @@ def run_command(command: Callable[[], None]) -> int:
     """
     try:
         command()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the caller closed it
+            sys.stdout.flush()
     except WinnowError as error:
         return _report(error)
     except BrokenPipeError:  # `manifest show … | head`; a shell gives 141 to what SIGPIPE ends

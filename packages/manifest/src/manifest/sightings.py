@@ -247,3 +247,8 @@ def _lines(sightings: Sightings) -> Iterator[str]:
         for reads in run.checkpoints:
             seen = f"{reads.windows} windows, {reads.tokens} tokens" if reads.windows else "has not seen it"
             yield f"  checkpoint at step {reads.step}: {seen}"
+    if not any(mixture.streams for mixture in sightings.mixtures):
+        yield (
+            "  no mixture trains on this document: it may be held out, removed (ledger/ names the survivor that "
+            "was read in its place), or misspelt"
+        )

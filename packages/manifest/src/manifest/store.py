@@ -112,7 +112,7 @@ class LocalStore(Store):
     """A directory. Publishing is one rename."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+        self.root = root.resolve()  # so that references between artifacts hold on every way to them
         self.uri = str(self.root)
 
     def manifest(self, path: str) -> Manifest | None:
@@ -190,6 +190,8 @@ def locked(path: Path) -> Iterator[None]:
 
 def open_store(uri: str | Path) -> Store:
     """The store at a local path, `file://…` or `s3://bucket/prefix`. Raises InputError for another scheme."""
+    if str(uri) == "":
+        raise InputError("the store's path is empty; give a directory or s3://bucket/prefix")
     text = str(uri).rstrip("/") or "/"
     scheme, separator, rest = text.partition("://")
     if not separator:

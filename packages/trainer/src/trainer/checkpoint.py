@@ -113,10 +113,18 @@ def _save_file(path: Path, tensors: dict[str, Tensor]) -> TensorFile:
         if system is None:
             raise
         raise OSError(int(system[1]), os.strerror(int(system[1])), str(path)) from error
+    path.chmod(_file_mode())  # safetensors writes for the owner only
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
     return TensorFile(path=path.name, bytes=path.stat().st_size, sha256=digest, parameters=tuple(tensors))
+
+
+def _file_mode() -> int:
+    """The mode of a new file."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def _empty(draft: Path) -> None:
@@ -191,6 +199,7 @@ def load_model(uri: str | Path) -> tuple[Decoder, Checkpoint]:
     Raises ArtifactError: there is no checkpoint, or its tensors are not those of the model that it names.
     """
     opened = open_artifact(uri, kind="checkpoint")
+    verify(opened.uri)  # every byte is read anyway, and a damaged weight would pass for a trained one
     record = opened.manifest
     assert isinstance(record, Checkpoint)
     with torch.device("meta"):

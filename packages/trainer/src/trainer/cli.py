@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -58,8 +58,8 @@ def _fit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     fit.add_argument("--name", help="the run's name (default: recipe, size and a hash of all that makes it that run)")
     fit.add_argument(
         "--workers",
-        default=f"local:{os.cpu_count()}",
-        help="local:N, ray, ray:N or ray://host:port (default %(default)s)",
+        default="local",
+        help="local (a worker per CPU), local:N, ray, ray:N or ray://host:port (default %(default)s)",
     )
     fit.set_defaults(run=_fit)
 
@@ -99,7 +99,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         size=arguments.size,
         tokens=_count(arguments.tokens),
         seed=arguments.seed,
-        name=arguments.name,
+        name=_run_name(arguments.name),
     )
     print(fit(options))
 
@@ -123,6 +123,12 @@ def _count(text: str | None) -> int | None:
     if count <= 0:
         raise RecipeError(f"--tokens {text}: expected more than 0")
     return count
+
+
+def _run_name(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise RecipeError(f"--name {name!r}: use letters, digits, '_', '-' and '.', and begin with a letter or digit")
+    return name
 
 
 if __name__ == "__main__":

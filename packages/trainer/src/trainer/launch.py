@@ -55,13 +55,15 @@ class Workers:
 
 def parse_workers(text: str) -> Workers:
     """--workers. Raises InputError."""
+    if text == "local":
+        return Workers(None, None)
     if match := re.fullmatch(r"local:([1-9]\d*)", text):
         return Workers(None, int(match[1]))
     if match := re.fullmatch(r"ray(?::([1-9]\d*))?", text):
         return Workers("ray", int(match[1]) if match[1] else None)
     if text.startswith("ray://"):
         return Workers(text, None)
-    raise InputError(f"--workers {text}: expected local:N (such as local:2), ray, ray:N or ray://host:port")
+    raise InputError(f"--workers {text}: expected local, local:N (such as local:2), ray, ray:N or ray://host:port")
 
 
 def launch(workers: Workers, store: LocalStore, run: Run, *, tick: Tick, asked: Asked) -> None:
@@ -74,12 +76,10 @@ def launch(workers: Workers, store: LocalStore, run: Run, *, tick: Tick, asked: 
     if workers.address is not None:
         _run_on_ray(workers, most, store, run, tick, asked)
         return
-    assert workers.count is not None
-    if workers.count > most:
-        raise InputError(
-            f"--workers local:{workers.count}: a step has {most} windows, so at most {most} workers have work"
-        )
-    _run_here(workers.count, store, run, tick, asked)
+    count = workers.count or min(most, len(os.sched_getaffinity(0)))
+    if count > most:
+        raise InputError(f"--workers local:{count}: a step has {most} windows, so at most {most} workers have work")
+    _run_here(count, store, run, tick, asked)
 
 
 def _run_here(count: int, store: LocalStore, run: Run, tick: Tick, asked: Asked) -> None:
@@ -148,6 +148,8 @@ def _cause(codes: Mapping[int, int], logs: Path) -> WinnowError:
         if found:
             return (InputError if codes[rank] == InputError.exit_code else WinnowError)(message.strip())
     rank, code = next(iter(codes.items()))
+    if code == InputError.exit_code:  # it had a message, but where its log lies there was no room for it
+        return InputError(f"worker {rank} could not go on, nor write why into {logs}; is the disk full?")
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     last = "\n".join(said[rank].splitlines()[-LAST_WORDS:])
     return WorkerError(

@@ -6,6 +6,7 @@ It follows metrics.jsonl, so it is the same wherever the workers are.
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -39,14 +40,15 @@ class Follower:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._offset = 0
+        self._inode = self._offset = 0
 
     def rows(self) -> list[dict[str, Any]]:
         if not self.file.is_file():
             return []
         with self.file.open("rb") as file:
-            if file.seek(0, 2) < self._offset:  # the worker dropped rows of a killed run
-                self._offset = 0
+            inode = os.fstat(file.fileno()).st_ino
+            if inode != self._inode:  # another file under the name: the worker dropped rows of a killed run
+                self._inode, self._offset = inode, 0
             file.seek(self._offset)
             whole, end, _ = file.read().rpartition(b"\n")
         self._offset += len(whole) + len(end)

@@ -21,6 +21,8 @@ from trainer.reading import read_yaml
 Count = Annotated[fields.Count, Field(gt=0)]
 """A positive whole number, also as 200k, 4M, 345B."""
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 def _only(*values: object) -> BeforeValidator:
     """Accepts these values; says of any other that this version does not support it."""
@@ -37,10 +39,10 @@ class OptimizerRecipe(Model):
     """AdamW. Decay acts on matrices and embeddings, and is multiplied by each group's learning rate."""
 
     name: Annotated[Literal["adamw"], _only("adamw")] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.1, ge=0)
-    clip: float = Field(default=1.0, gt=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    eps: float = Field(default=1e-8, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
+    clip: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 class EngineRecipe(Model):
@@ -75,8 +77,8 @@ class ScheduleRecipe(Model):
     continues: str | None = Field(default=None, alias="continue")
     shape: Annotated[Literal["linear", "cosine", "constant"], _only("linear", "cosine", "constant")] | None = None
     warmup_steps: int | None = Field(default=None, ge=0)
-    peak: float | None = Field(default=None, gt=0)
-    end: float | None = Field(default=None, ge=0)
+    peak: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    end: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     span: Literal["phase", "run"] | None = None
 
     @model_validator(mode="after")
@@ -101,7 +103,7 @@ class ScheduleRecipe(Model):
 class PhaseRecipe(Model):
     """How one phase is learned. reference_steps: steps of the original run, for `trainer plan` without a mixture."""
 
-    seq_len: Count
+    seq_len: Annotated[Count, Field(ge=2)]
     tokens_per_step: Count
     schedule: ScheduleRecipe
     trainable: Annotated[Literal["all"], _only("all")] = "all"

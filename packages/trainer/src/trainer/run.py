@@ -19,7 +19,7 @@ from typing import Any
 
 from manifest.artifact import Opened, open_artifact, relative_uri
 from manifest.checkpoint import Checkpoint, Timeline
-from manifest.errors import InputError, NotAnArtifact, RecipeError, WrongArtifact
+from manifest.errors import CorruptArtifact, InputError, NotAnArtifact, RecipeError, WrongArtifact
 from manifest.fields import validate
 from manifest.identity import digest_of, short
 from manifest.record import Model, Reference
@@ -108,7 +108,11 @@ def read_run(directory: Path) -> Run:
     file = directory / RUN
     if not file.is_file():
         raise NotAnArtifact(f"{directory} is not a run: it has no {RUN}; give <store>/runs/<run>")
-    return validate(Run, json.loads(file.read_text(encoding="utf-8")), str(file))
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptArtifact(f"{file} is damaged ({error}); restore it, or delete the run and train again") from error
+    return validate(Run, fields, str(file))
 
 
 @contextmanager

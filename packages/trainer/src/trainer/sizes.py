@@ -49,6 +49,8 @@ def load_size(file: Path, recipe: str, name: str) -> Size:
     entries = read_yaml(file)
     for group in (recipe, SHARED):
         content = entries.get(group) or {}
+        if not isinstance(content, dict):
+            raise RecipeError(f"{file}: {group} is a {type(content).__name__}; expected sizes by name")
         if name in content:
             return validate(Size, content[name], f"{file}: {group}.{name}")
     known = sorted({*(entries.get(recipe) or {}), *(entries.get(SHARED) or {})})

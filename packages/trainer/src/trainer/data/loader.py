@@ -54,9 +54,10 @@ class StepSource:
     views: tuple[str, ...]
     rank: int
     world: int
+    vocab_size: int
 
     def read(self, step: int) -> StepBatch:
-        """The rank's part of a step. Raises IndexError beyond the last step."""
+        """The rank's part of a step. Raises IndexError beyond the last step, CorruptArtifact for an unknown token."""
         whole = self.timeline.step(step)
         own = whole.part(self.rank, self.world)
         seq_len = self.timeline.paces[whole.segment].seq_len
@@ -66,6 +67,12 @@ class StepSource:
         view_N = np.full(rows, PADDING, np.int64)
         for row, window in enumerate(windows(self.timeline, whole.segment, own)):
             tokens_NT[row] = self.streams[window.stream].read(window.start, window.length)
+            if tokens_NT[row].max() >= self.vocab_size:
+                raise CorruptArtifact(
+                    f"a window of view {window.view} at token {window.start} of its stream holds token "
+                    f"{tokens_NT[row].max()}; the tokenizer has {self.vocab_size}. The shard has changed: find it "
+                    "with `manifest verify`, and restore it"
+                )
             weight_N[row] = 1.0
             view_N[row] = self.views.index(window.view)
         targets = (whole.stop - whole.first) * (seq_len - 1)
@@ -84,7 +91,7 @@ def step_source(mixture: Opened, timeline: Timeline, *, rank: int, world: int) -
                 f"mixture {mixture.uri}: the shards of view {draw.view} hold {streams[draw.stream].blocks} blocks; the "
                 f"order was made over {draw.stream_blocks}. Restore the stream, or build the mixture again"
             )
-    return StepSource(timeline, streams, view_names(timeline), rank, world)
+    return StepSource(timeline, streams, view_names(timeline), rank, world, manifest.tokenizer.vocab_size)
 
 
 def view_names(timeline: Timeline) -> tuple[str, ...]:
