@@ -177,9 +177,7 @@ def test_a_flipped_bit_in_the_newest_checkpoint_is_found_before_training_goes_on
     store, run = prepare()
     train(store, run, stop_after(5))
     file = next((store.root / run.checkpoint_path(5)).glob("exp_avg-*"))
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
+    flip_last_bit(file)
     with pytest.raises(CorruptArtifact, match=file.name):
         train(store, run, never)
 
@@ -195,13 +193,17 @@ def test_a_cut_file_is_found_on_opening(prepare: Prepare) -> None:
         load_model(store.where(run.checkpoint_path(5)))
 
 
+def flip_last_bit(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
 def test_a_damaged_weight_is_not_taken_for_a_trained_one(prepare: Prepare) -> None:
     store, run = prepare()
     train(store, run, stop_after(5))
     file = next((store.root / run.checkpoint_path(5)).glob("weights-*"))
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
+    flip_last_bit(file)
     with pytest.raises(CorruptArtifact, match=file.name):
         load_model(store.where(run.checkpoint_path(5)))
 
