@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
-CODE   := packages tests recipes/demo
+CODE   := packages services tests recipes/demo
+MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard packages/*/pyproject.toml services/*/pyproject.toml))
 
 .DEFAULT_GOAL := help
 
@@ -10,19 +11,24 @@ CODE   := packages tests recipes/demo
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(READY): constraints.txt pyproject.toml $(wildcard packages/*/pyproject.toml)
+
+$(READY): constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Winnow needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 demo" >&2; exit 2; }
 	@echo "Installing into .venv (once; about 2.6 GB, a few minutes) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --group dev \
-		$(foreach package,$(wildcard packages/*),--editable $(package))
+		$(MEMBERS:%=--editable %)
 	@touch $(READY)
 
 .PHONY: demo
-demo: $(READY)  ## raw text on this machine -> mixture -> trained model -> traced report, in three to five minutes
+demo: $(READY)  ## raw text -> mixture -> trained model -> traced report, over HTTP, in three to five minutes
 	@$(BIN)/python recipes/demo/run.py --out out/demo
+
+.PHONY: serve
+serve: $(READY)  ## the HTTP service, on http://127.0.0.1:8787, until ^C
+	@$(BIN)/gateway serve --home out/service --raw-root out --raw-root raw --sizes recipes/sizes.yaml
 
 .PHONY: test
 test: $(READY)  ## all tests but the slow ones and those that need a GPU
@@ -40,7 +46,7 @@ test-gpu: $(READY)  ## the tests that need a CUDA device
 check: $(READY)  ## style, types, layers
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
-	@$(BIN)/mypy $(wildcard packages/*/src) recipes/demo/run.py
+	@$(BIN)/mypy $(MEMBERS:%=%/src) recipes/demo/run.py
 	@$(BIN)/lint-imports
 
 .PHONY: fix

@@ -1,6 +1,7 @@
 """The demo: raw text that is on this machine → a mixture → a trained model → a report traced to its raw files.
 
-It runs the commands that a user would type, and then shows what they made. Run again, it re-uses what is there.
+It starts the service, sends it the requests that a user would send, and then shows what they made. Run again, it
+re-uses what is there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -36,23 +39,48 @@ console = Console(highlight=False)
 def main() -> None:
     out = Path(_arguments().out)
     start = time.monotonic()
-    console.print("[bold]Winnow demo[/]: raw text on this machine → mixture → trained model → traced report")
+    console.print("[bold]Winnow demo[/]: raw text on this machine → mixture → trained model → traced report, over HTTP")
     console.print(
         f"It takes three to five minutes and writes to {out}/. With {BIN} on the PATH, the commands can be typed.\n"
     )
-    raw, store, workers = out / "raw", out / "store", f"local:{min(2, os.cpu_count() or 1)}"
-    _step("1  Gather text", "dataproc", "gather", "--out", raw, "--limit-mb", LIMIT_MB)
-    build: list[object] = ["build", HERE / "data.yaml", "--raw", raw, "--out", store, "--workers", workers]
-    mixture = _step("2  Build the mixture", "dataproc", *build)
-    fit: list[object] = ["fit", HERE / "train.yaml", "--mixture", mixture, "--out", store, "--workers", workers]
-    trained = _step("3  Train", "trainer", *fit)
-    untrained = trained.parent / f"{0:08d}"
-    score: list[object] = ["score", HERE / "eval.yaml", "--out", store, "--checkpoint"]
-    before = _step("4  Score the untrained twin", "evalkit", *score, untrained)
-    after = _step("5  Score the trained model", "evalkit", *score, trained, "--compare-to", before)
-    _show(open_artifact(mixture), trained, open_artifact(before), open_artifact(after))
+    raw, store = out / "raw", out / "store"
+    workers = min(2, os.cpu_count() or 1)
+    with _service(out, raw, store):
+        _step("1  Gather text", "dataproc", "gather", "--out", raw, "--limit-mb", LIMIT_MB)
+        build: list[object] = ["build", HERE / "data.yaml", "--raw", raw, "--workers", workers]
+        mixture = _step("2  Build the mixture", "winnow", "submit", *build, "--watch")
+        run: list[object] = ["run", HERE / "train.yaml", "--mixture", mixture, "--workers", workers]
+        trained = Path(_step("3  Train", "winnow", "submit", *run, "--watch"))
+        score: list[object] = ["submit", "report", HERE / "eval.yaml", "--workers", workers, "--watch", "--checkpoint"]
+        before = _step("4  Score the untrained twin", "winnow", *score, trained.parent / f"{0:08d}")
+        after = _step("5  Score the trained model", "winnow", *score, trained, "--compare-to", before)
+    _show(open_artifact(store / mixture), store / trained, open_artifact(store / before), open_artifact(store / after))
     console.print(f"[bold]Done[/] in {time.monotonic() - start:.0f} s; nothing is left running.\n")
-    _next(out, mixture, trained, after)
+    _next(out, store / mixture, store / trained, store / after)
+
+
+@contextmanager
+def _service(out: Path, raw: Path, store: Path) -> Iterator[None]:
+    """A gateway of the demo's own, on a free port; it ends with the block, and with it the Ray that it started."""
+    out.mkdir(parents=True, exist_ok=True)
+    command = ["gateway", "serve", "--home", str(out / "service"), "--store", str(store), "--raw-root", str(raw)]
+    console.print(Text("$ " + " ".join(command), style="cyan"), soft_wrap=True)
+    with (out / "service.log").open("ab") as log:
+        process = subprocess.Popen(
+            [BIN.absolute() / command[0], *command[1:], "--port", "0"], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        if not url:
+            last = (out / "service.log").read_text().splitlines()[-3:]
+            sys.exit("\n".join(["the service did not start:", *last]))
+        console.print(f"It listens on {url} while the demo runs: a page for people, an API for programs.\n")
+        os.environ["WINNOW_SERVER"] = url
+        yield
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _arguments() -> argparse.Namespace:
@@ -61,8 +89,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _step(title: str, program: str, *arguments: object) -> Path:
-    """Runs a command; its stderr is the user's, its one line on stdout is the path that it published."""
+def _step(title: str, program: str, *arguments: object) -> str:
+    """Runs a command; its stderr is the user's, its one line on stdout is what it published."""
     console.rule(f"[bold]{title}", align="left", style="dim")
     console.print(Text("$ " + " ".join([program, *map(str, arguments)]), style="cyan"), soft_wrap=True)
     start = time.monotonic()
@@ -71,7 +99,7 @@ def _step(title: str, program: str, *arguments: object) -> Path:
         console.print(f"[red]{program} stopped with exit code {done.returncode}[/]; its message is above")
         sys.exit(done.returncode)
     console.print(f"[dim]{time.monotonic() - start:.0f} s[/]\n")
-    return Path(os.path.relpath(done.stdout.splitlines()[-1]))
+    return str(done.stdout.splitlines()[-1])
 
 
 def _show(mixture: Opened, trained: Path, before: Opened, after: Opened) -> None:
@@ -150,6 +178,7 @@ def _next(out: Path, mixture: Path, trained: Path, report: Path) -> None:
         ("the whole tree of its lineage", f"{BIN}/manifest lineage {report}"),
         ("which documents step 10 read", f"{BIN}/trainer audit {trained.parent.parent} --step 10"),
         ("which steps read a document", f"{BIN}/manifest exposure {store} --document {example}"),
+        ("the service, to stay", "make serve"),
         ("the recipes", f"{HERE}/*.yaml"),
     ):
         console.print(f"  {what + ':':32}{command}", soft_wrap=True)

@@ -93,6 +93,20 @@ def test_a_killed_worker_is_started_again_and_its_task_repeated(ray_workers: Wor
     assert {file.name for file in tmp_path.glob("killed-*")} == {"killed-2", "killed-5"}
 
 
+def own_pid(number: int) -> Answer:
+    time.sleep(0.3)
+    return Answer(number=os.getpid())
+
+
+def test_workers_that_died_without_work_are_replaced(ray_workers: Workers, tmp_path: Path) -> None:
+    pids = {a.number for a in ray_workers.map(own_pid, range(2), result=Answer, notes=tmp_path / "1", label="")}
+    assert len(pids) == 2
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    (after,) = ray_workers.map(own_pid, [0], result=Answer, notes=tmp_path / "2", label="")
+    assert after.number not in pids
+
+
 def always_killed(number: int) -> Answer:
     os.kill(os.getpid(), signal.SIGKILL)
     return Answer(number=number)

@@ -14,6 +14,7 @@ from trainer.data.loader import step_source
 from trainer.fit import FitOptions, plan_run
 from trainer.launch import Workers
 from trainer.run import Run, enter
+from trainer.sizes import resolve
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def run(
 ) -> tuple[Path, Run, Opened]:
     mixture = make_mixture({"main": {"a": 6, "b": 3}}, tokens=300)
     store = LocalStore(tmp_path / "out")
-    made = plan_run(FitOptions(make_recipe(), mixture.uri, store.uri, Workers(None, 1)), store)
+    made = plan_run(FitOptions(resolve(make_recipe(), None), mixture.uri, store.uri, Workers(None, 1)), store)
     enter(store, made)
     return store.root / made.path, made, mixture
 

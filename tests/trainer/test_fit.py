@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from trainer.fit import FitOptions, plan_run
 from trainer.launch import Workers
 from trainer.loop import train
 from trainer.run import METRICS, Run, enter, held
+from trainer.sizes import resolve
 
 MakeMixture = Callable[..., Opened]
 MakeRecipe = Callable[..., Path]
@@ -82,7 +83,7 @@ def through(tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe, 
     """A run that nothing disturbed, trained in this process."""
     mixture, recipe = make_mixture(DRAWS), make_recipe(save=SAVE)
     store = LocalStore(tmp_path / "through")
-    run = plan_run(FitOptions(recipe, mixture.uri, store.uri, Workers(None, 1)), store)
+    run = plan_run(FitOptions(resolve(recipe, None), mixture.uri, store.uri, Workers(None, 1)), store)
     enter(store, run)
     train(store, run, lambda: False)
     record = store.manifest(run.checkpoint_path(STEPS))
@@ -154,12 +155,16 @@ def test_what_a_worker_finds_wrong_is_the_users_to_know(
 def options(tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe) -> FitOptions:
     mixture = make_mixture({"main": {"a": 6, "b": 2}})
     return FitOptions(
-        recipe=make_recipe(), mixture=mixture.uri, out=str(tmp_path / "out"), workers=Workers(None, 1), name="mine"
+        recipe=resolve(make_recipe(), None),
+        mixture=mixture.uri,
+        out=str(tmp_path / "out"),
+        workers=Workers(None, 1),
+        name="mine",
     )
 
 
 def changed(options: FitOptions, **changes: Any) -> FitOptions:
-    return FitOptions(**(vars(options) | changes))
+    return replace(options, **changes)
 
 
 def test_a_run_is_named_by_what_makes_it_that_run(options: FitOptions, make_recipe: MakeRecipe) -> None:
@@ -169,8 +174,10 @@ def test_a_run_is_named_by_what_makes_it_that_run(options: FitOptions, make_reci
     assert name.startswith("small-tiny-")
     assert plan_run(changed(unnamed, workers=Workers(None, 7)), store).name == name
     others = [changed(unnamed, seed=1), changed(unnamed, tokens=300)]
-    make_recipe(optimizer={"weight_decay": 0.0})
-    assert len({name, plan_run(unnamed, store).name, *(plan_run(other, store).name for other in others)}) == 4
+    others.append(changed(unnamed, recipe=resolve(make_recipe(optimizer={"weight_decay": 0.0}), None)))
+    wider = replace(unnamed.recipe, size=unnamed.recipe.size.model_copy(update={"filter": 96}))
+    others.append(changed(unnamed, recipe=wider))
+    assert len({name, *(plan_run(other, store).name for other in others)}) == 5
 
 
 def test_tokens_are_written_into_the_order(options: FitOptions) -> None:

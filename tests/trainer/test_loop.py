@@ -21,6 +21,7 @@ from trainer.loop import DivergedError, train
 from trainer.loss import window_losses
 from trainer.model.decoder import build
 from trainer.run import METRICS, Run, enter, newest, read_run
+from trainer.sizes import resolve
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -45,7 +46,7 @@ def prepare(
     def make(store_name: str = "out", **changes: Any) -> tuple[LocalStore, Run]:
         recipe = make_recipe(**({"phases": PHASES, "save": {"every_tokens": 256, "keep_full": 2}} | changes))
         store = LocalStore(tmp_path / store_name)
-        options = FitOptions(recipe=recipe, mixture=mixture.uri, out=store.uri, workers=Workers(None, 1))
+        options = FitOptions(recipe=resolve(recipe, None), mixture=mixture.uri, out=store.uri, workers=Workers(None, 1))
         return store, enter(store, plan_run(options, store))
 
     return make

@@ -8,12 +8,13 @@ import pytest
 from manifest.artifact import Opened
 from manifest.errors import RecipeError
 from trainer.plan import make_plan, memory_bytes
+from trainer.sizes import resolve
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def test_btlm_in_full_is_the_papers() -> None:
-    plan = make_plan(RECIPES / "btlm" / "train.yaml", size="full", mixture=None, tokens=None)
+    plan = make_plan(resolve(RECIPES / "btlm" / "train.yaml", "full"), mixture=None, tokens=None)
     assert plan.parameters == pytest.approx(2.65e9, rel=0.01)
     assert plan.steps == 159_636
     assert plan.tokens == 159_636 * 3_932_160
@@ -29,21 +30,21 @@ def test_a_plan_over_a_mixture_has_its_steps_and_tokens(
     make_mixture: Callable[..., Opened], make_recipe: Callable[..., Path]
 ) -> None:
     mixture = make_mixture({"main": {"a": 5, "b": 2}})
-    plan = make_plan(make_recipe(), size=None, mixture=mixture.uri, tokens=None)
+    plan = make_plan(resolve(make_recipe(), None), mixture=mixture.uri, tokens=None)
     assert (plan.tokens, plan.steps) == (7 * 64, 4)
-    scaled = make_plan(make_recipe(), size=None, mixture=mixture.uri, tokens=3 * 64)
+    scaled = make_plan(resolve(make_recipe(), None), mixture=mixture.uri, tokens=3 * 64)
     assert (scaled.tokens, scaled.steps) == (3 * 64, 2)
 
 
 def test_without_mixture_or_reference_there_are_no_tokens(make_recipe: Callable[..., Path]) -> None:
-    plan = make_plan(make_recipe(), size=None, mixture=None, tokens=None)
+    plan = make_plan(resolve(make_recipe(), None), mixture=None, tokens=None)
     assert (plan.tokens, plan.steps, plan.flops) == (None, None, None)
     assert plan.padded_vocab == 128
 
 
 def test_an_unknown_size_is_refused(make_recipe: Callable[..., Path]) -> None:
     with pytest.raises(RecipeError, match="no size 'vast'"):
-        make_plan(make_recipe(), size="vast", mixture=None, tokens=None)
+        resolve(make_recipe(), "vast")
 
 
 def test_memory_falls_with_stage_and_workers() -> None:

@@ -63,6 +63,7 @@ def _gather_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _build(arguments: argparse.Namespace) -> None:
+    from dataproc.estimate import estimate, lines
     from dataproc.pipeline import STAGES, Pipeline
     from dataproc.recipe import read
     from dataproc.report import show
@@ -76,6 +77,8 @@ def _build(arguments: argparse.Namespace) -> None:
     recipe = read(arguments.recipe)
     store = open_store(arguments.out)
     if arguments.dry_run:
+        for line in lines(estimate(recipe, arguments.raw)):
+            progress.say(line)
         Pipeline(recipe, arguments.raw, Build(store, Serial(), dry=True), arguments.until).run()
         progress.say("dry run: nothing was built")
         return

@@ -21,6 +21,8 @@ from manifest.record import Model
 from manifest.store import LocalStore, write_atomic
 
 CACHE = ".cache"
+HASHING = "hashing raw files"
+"""The stage that listeners hear of."""
 
 
 def inventory(recipe: DataRecipe, raw: str, build: Build) -> dict[str, list[RawFile]]:
@@ -40,17 +42,32 @@ def inventory(recipe: DataRecipe, raw: str, build: Build) -> dict[str, list[RawF
     }
 
 
+def listing_key(recipe: DataRecipe, raw: str, until: str) -> str:
+    """A digest of what a build would read, by name, size and time of change, and of what it would make of it.
+
+    Reads no file. Equal keys mean the same build; the same build may have another key where files were touched or
+    copied. Raises as `inventory` does.
+    """
+    root = RawRoot(raw)
+    files = {name: [_key(file) for file in root.files(name, source)] for name, source in recipe.sources.items()}
+    return digest_of({"recipe": recipe.model_dump(mode="json"), "files": files, "until": until})
+
+
+def build_identity(recipe: DataRecipe, files: dict[str, list[RawFile]], until: str) -> str:
+    """The digest of what makes a build that build: the recipe and the content of its raw files, wherever they lie."""
+    content = {name: [(file.path, file.sha256) for file in found] for name, found in files.items()}
+    return digest_of({"recipe": recipe.model_dump(mode="json"), "files": content, "until": until})
+
+
 class Hashed(Model):
     files: tuple[RawFile, ...]
 
 
 def _hash(files: Sequence[RawFile], build: Build) -> list[RawFile]:
     if build.dry or not files:
-        return [sha256_of(file) for file in progress.track(files, label="hashing raw files", total=len(files))]
+        return [sha256_of(file) for file in progress.track(files, label=HASHING, total=len(files))]
     with build.store.draft(f"hashes/{short(digest_of([_key(file) for file in files]))}") as directory:
-        done = build.workers.map(
-            _hash_all, tasks(files), result=Hashed, notes=start(directory).notes, label="hashing raw files"
-        )
+        done = build.workers.map(_hash_all, tasks(files), result=Hashed, notes=start(directory).notes, label=HASHING)
         shutil.rmtree(directory)
     return [file for group in done for file in group.files]
 

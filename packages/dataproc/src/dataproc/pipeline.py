@@ -18,7 +18,7 @@ from dataproc.dedup import cluster, keep, sign, split
 from dataproc.dedup.shingles import HASH, Shingling
 from dataproc.gates import check_cluster, check_loss
 from dataproc.identifiers import unique_ids
-from dataproc.inventory import inventory
+from dataproc.inventory import build_identity, inventory
 from dataproc.raw import RawFile, tasks
 from dataproc.recipe import DataRecipe
 from dataproc.retention import retention
@@ -26,12 +26,21 @@ from dataproc.stage import Build, Draft, Input, Made, Planned, Raw, Request, pro
 from manifest.artifact import Opened, verify
 from manifest.errors import RecipeError
 from manifest.identity import short
+from manifest.progress import Progress, report
 from manifest.record import now
 
 STAGES = ("documents", "signatures", "clusters", "ledger", "heldout", "deduped", "tokenizers", "tokens", "mixtures")
 LIBRARIES = ("tokenizers",)  # what shapes tokenizers and tokens
 
 Artifacts = dict[str, Opened | Planned]
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The raw files of each source, with their hashes, and the identity of the build that they make with the recipe."""
+
+    files: dict[str, list[RawFile]]
+    identity: str
 
 
 @dataclass
@@ -43,9 +52,14 @@ class Pipeline:
     build: Build
     until: str = "mixtures"
 
-    def run(self) -> list[Opened | Planned]:
-        """Builds up to `until` and returns what that stage published. Raises InputError for wrong input."""
+    def plan(self) -> Inventory:
+        """Lists and hashes the raw files. Raises DataError if a source has none, InputError if `raw` does not open."""
         files = inventory(self.recipe, self.raw, self.build)
+        return Inventory(files, build_identity(self.recipe, files, self.until))
+
+    def run(self, planned: Inventory | None = None) -> list[Opened | Planned]:
+        """Builds up to `until` and returns what that stage published. Raises InputError for wrong input."""
+        files = (planned or self.plan()).files
         documents = {name: self._documents(name, found) for name, found in files.items()}
         if self.until == "documents":
             return list(documents.values())
@@ -286,6 +300,7 @@ class Pipeline:
         assert isinstance(tokenizer, Opened)
         assert heldout is None or isinstance(heldout, Opened)
         some = {n: item for n, item in tokens.items() if isinstance(item, Opened) and summary_of(item)["tokens"] > 0}
+        report(Progress(stage=f"mixtures/{self.recipe.name}", done=0, total=1, unit="mixtures"))
         base = self.build.store.where("mixtures/any")  # uris depend on the depth only, not on the name
         made = mix.mixture(
             self.recipe, tokens=some, tokenizer=tokenizer, heldout=heldout, base=base, summary=counts

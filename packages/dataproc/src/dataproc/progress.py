@@ -1,4 +1,5 @@
-"""How far a long piece of work is, on stderr: a bar with time left on a terminal, plain lines elsewhere."""
+"""How far a long piece of work is: for the user on stderr, a bar with time left on a terminal and plain lines
+elsewhere; and for whoever listens (manifest.progress)."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
-PLAIN_EVERY_S = 10.0
+from manifest.progress import PLAIN_EVERY_S, Progress, note, report
 
 T = TypeVar("T")
 
@@ -20,21 +22,34 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 def say(line: str) -> None:
     """One line on stderr."""
     console.print(line, markup=False)
+    note(line)
 
 
-def track(items: Iterable[T], *, label: str, total: int) -> Iterator[T]:
-    """Passes `items` on, showing how many of `total` are done. Nothing is shown for work of a single item."""
+def track(items: Iterable[T], *, label: str, total: int, unit: str = "tasks") -> Iterator[T]:
+    """Passes `items` on, showing how many of `total` are done. On stderr nothing is shown for work of a single item."""
+    told = _told(items, label, total, unit)
     if total <= 1:
-        yield from items
+        yield from told
     elif console.is_terminal:
-        yield from _bar(items, label, total)
+        yield from _bar(told, label, total)
     else:
-        yield from _lines(items, label, total)
+        yield from _lines(told, label, total)
+
+
+def _told(items: Iterable[T], label: str, total: int, unit: str) -> Iterator[T]:
+    """Reports to the listeners."""
+    start = time.monotonic()
+    if total:
+        report(Progress(stage=label, done=0, total=total, unit=unit))
+    for done, item in enumerate(items, 1):
+        left_s = (time.monotonic() - start) / done * (total - done)
+        report(Progress(stage=label, done=done, total=total, unit=unit, left_s=left_s))
+        yield item
 
 
 def _bar(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     columns = [TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    with Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as bar:
+    with Bar(*columns, TextColumn("left"), TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task(label, total=total)
         for item in items:
             bar.advance(task)

@@ -11,13 +11,17 @@ missing. Results come back in the order of the items, whatever finished first.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
+import socket
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from dataproc import progress
@@ -28,8 +32,15 @@ from manifest.record import Model
 I = TypeVar("I")  # noqa: E741
 R = TypeVar("R", bound=Model)
 
+Task = Callable[[], None]
+
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
 RETRIES = 3
+PATIENCE_S = 10.0
+"""So long no word is lost over a cluster that has no CPU to give."""
+KNOCK_S = 5.0
+WAIT_VARIABLE = "RAY_gcs_server_port_wait_time_s"
+"""In Ray 2.60 a number of attempts to connect, each of up to 40 s."""
 OBJECT_STORE_BYTES = 100_000_000  # data goes through files, so Ray's object store holds only task records
 
 
@@ -39,7 +50,7 @@ class Workers(ABC):
     count: int
 
     @abstractmethod
-    def _run(self, tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
+    def _run(self, tasks: Sequence[Task]) -> Iterator[None]:
         """Runs every task; yields once per finished one. A failing task raises here."""
 
     def map(self, task: Callable[[I], R], items: Sequence[I], *, result: type[R], notes: Path, label: str) -> list[R]:
@@ -117,52 +128,114 @@ class Serial(Workers):
 
     count = 1
 
-    def _run(self, tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
+    def _run(self, tasks: Sequence[Task]) -> Iterator[None]:
         for task in tasks:
             yield task()
 
 
 class Ray(Workers):
-    """Long-lived Ray actors, one per worker, so that compiled kernels are loaded once."""
+    """Ray actors that live as long as this, so that compiled kernels are loaded once. `close` gives their CPUs back.
+
+    An actor gets work once the cluster has a CPU for it. One that dies is replaced, and its task is given to whichever
+    actor is free: tasks write aside and rename.
+    """
 
     def __init__(self, count: int) -> None:
+        cpus = _cluster_cpus()
+        if count > cpus:
+            progress.say(f"{count} workers were asked for, but the cluster has {cpus} CPUs: {cpus} workers start")
+        self.count = min(count, cpus)
+        self._idle: list[Any] = []
+        self._busy: dict[Any, Any] = {}  # by the call that they carry out: a task, or just to say that they are there
+        self._patient = False
+        for _ in range(self.count):
+            self._hire()
+
+    def close(self) -> None:
+        """Ends all actors, whatever they do."""
         import ray
 
-        self.count = count
-        # An actor that dies is started again and its task repeated: tasks write aside and rename.
-        actor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(_Worker)
-        self._actors = [actor.remote() for _ in range(count)]
+        for actor in (*self._idle, *self._busy.values()):
+            ray.kill(actor)
 
-    def _run(self, tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
+    def _hire(self) -> None:
+        import ray
+
+        actor = ray.remote(num_cpus=1)(_Worker).remote()
+        self._busy[actor.ready.remote()] = actor
+
+    def _replace(self, dead: Any) -> None:
+        """A machine that is lost takes several actors along, so the idle ones have to answer again."""
+        import ray
+
+        ray.kill(dead)  # it may be out of reach only
+        self._busy |= {actor.ready.remote(): actor for actor in self._idle}
+        self._idle.clear()
+        self._hire()
+
+    def _run(self, tasks: Sequence[Task]) -> Iterator[None]:
         import ray
 
         waiting = list(reversed(tasks))
-        running: dict[Any, Any] = {}
-        for actor in self._actors[: len(tasks)]:
-            running[actor.run.remote(waiting.pop())] = actor
-        try:
-            while running:
-                (done,), _ = ray.wait(list(running), num_returns=1)
-                actor = running.pop(done)
-                ray.get(done)
-                if waiting:
-                    running[actor.run.remote(waiting.pop())] = actor
+        running: dict[Any, Task] = {}
+        deaths: Counter[Task | None] = Counter()  # None: of actors that had no task
+        while waiting or running:
+            while waiting and self._idle:
+                actor, task = self._idle.pop(), waiting.pop()
+                call = actor.run.remote(task)
+                self._busy[call], running[call] = actor, task
+            call = self._next_call(impatient=not running)
+            actor, done = self._busy.pop(call), running.pop(call, None)
+            try:
+                ray.get(call)
+            except ray.exceptions.RayTaskError as error:
+                self._idle.append(actor)
+                if done is None:  # left from an earlier run, which has raised its own error
+                    continue
+                if running:  # they would write behind our back; and what they finish is noted
+                    ray.wait(list(running), num_returns=len(running))
+                raise error.cause if isinstance(error.cause, Exception) else error from None
+            except ray.exceptions.RayError as error:
+                self._replace(actor)
+                deaths[done] += 1
+                self._check(deaths[done], done, error)
+                if done is not None:
+                    waiting.append(done)
+                continue
+            self._idle.append(actor)
+            deaths[done] = 0
+            if done is not None:
                 yield None
-        except ray.exceptions.RayTaskError as error:
-            if running:  # they would write behind our back; and what they finish is noted
-                ray.wait(list(running), num_returns=len(running))
-            raise error.cause if isinstance(error.cause, Exception) else error from None
-        except ray.exceptions.RayActorError as error:
+
+    def _next_call(self, *, impatient: bool) -> Any:
+        """The next of the calls that is over. impatient: if that takes long, the user hears why, once."""
+        import ray
+
+        if impatient and not self._patient:
+            done, _ = ray.wait(list(self._busy), timeout=PATIENCE_S)
+            if done:
+                return done[0]
+            self._patient = True
+            progress.say("waiting for a worker to start: other work may hold the CPUs of the Ray cluster")
+        return ray.wait(list(self._busy))[0][0]
+
+    def _check(self, deaths: int, task: Task | None, error: Exception) -> None:
+        """Raises WinnowError if workers have died too often over a task, or, without one, one after the other."""
+        if deaths > (RETRIES if task is not None else RETRIES + self.count):
+            where = "over the same task" if task is not None else "before they got work"
             raise WinnowError(
-                f"a worker died {RETRIES + 1} times over the same task, perhaps for want of memory; run the same "
-                "command again with fewer workers: it continues from here"
+                f"a worker died {deaths} times {where}, perhaps for want of memory; run the same command again with "
+                f"fewer workers: it continues from here ({str(error).strip()})"
             ) from error
 
 
 class _Worker:
     """Runs tasks in a Ray worker process."""
 
-    def run(self, task: Callable[[], None]) -> None:
+    def ready(self) -> None:
+        """Returns once the worker runs."""
+
+    def run(self, task: Task) -> None:
         task()
 
 
@@ -172,7 +245,7 @@ def open_workers(spec: str) -> Iterator[Workers]:
 
     serial        this process
     local:N       N workers on a Ray that is started here and stopped afterwards
-    ray           the running cluster at RAY_ADDRESS (or on this machine), all its CPUs
+    ray, ray:N    the running cluster at RAY_ADDRESS (or on this machine), all its CPUs or N of them
     ray://…       the running cluster there
 
     On a cluster of several machines the store lies on a file system that all of them share. Raises InputError for
@@ -182,26 +255,33 @@ def open_workers(spec: str) -> Iterator[Workers]:
     if spec == "serial":
         yield Serial()
     elif kind == "local" and count.isdecimal() and int(count) > 0:
-        with _own_ray(int(count)):
-            yield Ray(int(count))
+        with private_ray(int(count)), closing(Ray(int(count))) as workers:
+            yield workers
     elif spec == "ray" or spec.startswith("ray://"):
-        with _running_ray(spec):
-            yield Ray(_cluster_cpus())
+        with _running_ray(spec), closing(Ray(_cluster_cpus())) as workers:
+            yield workers
+    elif kind == "ray" and count.isdecimal() and int(count) > 0:
+        with _running_ray("ray"), closing(Ray(int(count))) as workers:
+            yield workers
     else:
-        raise InputError(f"--workers {spec}: expected serial, local:N (such as local:2), ray or ray://host:port")
+        raise InputError(f"--workers {spec}: expected serial, local:N (such as local:2), ray, ray:N or ray://host:port")
 
 
 @contextmanager
-def _own_ray(workers: int) -> Iterator[None]:
-    """A Ray for this process alone: whoever does not inherit its token is refused."""
+def private_ray(workers: int, *, dashboard: bool = False) -> Iterator[str | None]:
+    """A Ray for this process alone, with so many CPUs: whoever does not inherit its token is refused.
+
+    Gives the URL of its dashboard, on 127.0.0.1, if it is to have one.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray  # after the environment, which Ray reads when it is imported
 
-    ray.init("local", num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, include_dashboard=False, **QUIET)
+    options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", **QUIET}
+    context = ray.init("local", num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, **options)
     try:
-        yield
+        yield f"http://{context.dashboard_url}" if dashboard else None
     finally:
         ray.shutdown()
 
@@ -210,18 +290,40 @@ def _own_ray(workers: int) -> Iterator[None]:
 def _running_ray(spec: str) -> Iterator[None]:
     import ray
 
-    try:
-        ray.init("auto" if spec == "ray" else spec, **QUIET)
-    except ConnectionError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--workers {spec}: no Ray cluster answers ({reason}); start one, or use local:N") from error
+    _join(ray, spec if spec != "ray" else os.environ.get("RAY_ADDRESS") or "auto")
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def _join(ray: ModuleType, address: str) -> None:
+    """Connects to a running cluster: host:port, ray://host:port or auto, which is the one on this machine.
+
+    Raises InputError for another address, and if no cluster lets us in there. Left to itself Ray would try for a
+    quarter of an hour.
+    """
+    match = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
+    if match is None and address != "auto":
+        raise InputError(f"{address} is no address of a Ray cluster: expected host:port or ray://host:port")
+    told_to_wait = WAIT_VARIABLE in os.environ
+    try:
+        if match is not None:
+            socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
+        os.environ.setdefault(WAIT_VARIABLE, "1")
+        ray.init(address, **QUIET)
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"no Ray cluster can be used at {address} ({reason}); start one, set RAY_ADDRESS to where one runs (with "
+            "RAY_AUTH_MODE and RAY_AUTH_TOKEN as they are there), or use --workers local:N"
+        ) from error
+    finally:
+        if not told_to_wait:
+            os.environ.pop(WAIT_VARIABLE, None)
+
+
 def _cluster_cpus() -> int:
     import ray
 
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return max(1, sum(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]))

@@ -18,7 +18,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 
 class WinnowError(Exception):
@@ -33,8 +34,23 @@ class InputError(WinnowError):
     exit_code = 2
 
 
+@dataclass(frozen=True)
+class FieldProblem:
+    """A field of a recipe that is wrong: its path, such as ("dedup", "threshold"), and what is wrong with it."""
+
+    field: tuple[str | int, ...]
+    message: str
+
+
 class RecipeError(InputError):
-    """A recipe or a flag asks for something that does not exist or does not add up."""
+    """A recipe or a flag asks for something that does not exist or does not add up. `problems`: where, if known."""
+
+    def __init__(self, message: str, problems: Sequence[FieldProblem] = ()) -> None:
+        super().__init__(message, tuple(problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class DataError(InputError):

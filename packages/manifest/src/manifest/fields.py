@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from manifest.errors import RecipeError
+from manifest.errors import FieldProblem, RecipeError
 
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 _COUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmbgt]?)\s*", re.IGNORECASE)
@@ -55,21 +55,26 @@ def validate(model: type[M], fields: object, where: str) -> M:
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError("\n".join(f"{where}: {line}" for line in _explain(error, model))) from None
+        found = list(_explain(error, model))
+        lines = "\n".join(f"{where}: {line}" for _, line in found)
+        raise RecipeError(lines, [problem for problem, _ in found]) from None
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+def _explain(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[FieldProblem, str]]:
+    """Each problem, and the line that a command says of it."""
     for problem in error.errors():
         place = [str(part) for part in problem["loc"]]
         field = ".".join(place) or "the recipe"
         if problem["type"] == "extra_forbidden":
-            yield f"unknown key {field!r}{nearest(place[-1], _keys_beside(model, place))}"
+            near = nearest(place[-1], _keys_beside(model, place))
+            message, line = f"unknown key{near}", f"unknown key {field!r}{near}"
         elif problem["type"] == "missing":
-            yield f"{field!r} is missing"
+            message, line = "is missing", f"{field!r} is missing"
         else:
-            message = problem["msg"].removeprefix("Value error, ")
             found = "" if isinstance(problem["input"], dict) or place == [] else f" (found {problem['input']!r})"
-            yield f"{field!r}: {message}{found}"
+            message = problem["msg"].removeprefix("Value error, ") + found
+            line = f"{field!r}: {message}"
+        yield FieldProblem(problem["loc"], message), line
 
 
 def nearest(name: str, known: list[str]) -> str:

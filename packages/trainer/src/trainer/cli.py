@@ -79,24 +79,25 @@ def _audit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _plan(arguments: argparse.Namespace) -> None:
     from trainer.plan import lines, make_plan
+    from trainer.sizes import resolve
 
     tokens = _count(arguments.tokens)
     if tokens is not None and arguments.mixture is None:
         raise RecipeError("--tokens scales the draws of a mixture; give --mixture too")
-    plan = make_plan(arguments.recipe, size=arguments.size, mixture=arguments.mixture, tokens=tokens)
+    plan = make_plan(resolve(arguments.recipe, arguments.size), mixture=arguments.mixture, tokens=tokens)
     print(plan.model_dump_json(indent=2) if arguments.json else "\n".join(lines(plan)))
 
 
 def _fit(arguments: argparse.Namespace) -> None:
     from trainer.fit import FitOptions, fit
     from trainer.launch import parse_workers
+    from trainer.sizes import resolve
 
     options = FitOptions(
-        recipe=arguments.recipe,
+        recipe=resolve(arguments.recipe, arguments.size),
         mixture=arguments.mixture,
         out=arguments.out,
         workers=parse_workers(arguments.workers),
-        size=arguments.size,
         tokens=_count(arguments.tokens),
         seed=arguments.seed,
         name=_run_name(arguments.name),

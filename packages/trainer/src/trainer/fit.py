@@ -17,10 +17,11 @@ from types import FrameType
 
 from manifest.artifact import Opened, open_artifact
 from manifest.mixture import Mixture
+from manifest.progress import span
 from manifest.store import LocalStore
 from trainer import schedule
 from trainer.launch import Workers, launch
-from trainer.progress import Watch, say, span
+from trainer.progress import Watch, say
 from trainer.recipe import TrainRecipe
 from trainer.run import (
     METRICS,
@@ -34,7 +35,7 @@ from trainer.run import (
     run_identity,
     run_name,
 )
-from trainer.sizes import resolve, shape_of
+from trainer.sizes import Resolved, shape_of
 from trainer.timeline import make_timeline, run_seed, tokens_before
 
 MOST_BETWEEN_SAVES = 10**9
@@ -43,16 +44,19 @@ MOST_BETWEEN_SAVES = 10**9
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What the command line says. None: the recipe's size, the mixture's seed and tokens, a name from all of it."""
+    """What is asked for. None: the mixture's seed and tokens, a name from all of it.
 
-    recipe: Path
+    wait_s: how many seconds to wait for another process that trains this run.
+    """
+
+    recipe: Resolved
     mixture: str
     out: str
     workers: Workers
-    size: str | None = None
     tokens: int | None = None
     seed: int | None = None
     name: str | None = None
+    wait_s: float = 0.0
 
 
 def fit(options: FitOptions) -> str:
@@ -62,9 +66,11 @@ def fit(options: FitOptions) -> str:
     """
     store = local_store(options.out)
     run = plan_run(options, store)
+    for line in _remarks(options.recipe, run):
+        say(line)
     directory = store.root / run.path
     directory.mkdir(parents=True, exist_ok=True)
-    with held(directory):
+    with held(directory, options.wait_s):
         enter(store, run)
         found = newest(store, run)
         total = run.timeline.total_steps
@@ -83,18 +89,17 @@ def fit(options: FitOptions) -> str:
 
 def plan_run(options: FitOptions, store: LocalStore) -> Run:
     """Resolves everything: from here on no default is left. Raises RecipeError, ArtifactError."""
-    resolved = resolve(options.recipe, options.size)
+    resolved = options.recipe
     mixture = open_artifact(options.mixture, kind="mixture")
     manifest = mixture.manifest
     assert isinstance(manifest, Mixture)
-    for note in resolved.notes:
-        say(f"size {resolved.name} sets {note}")
     seed = run_seed(manifest, options.seed)
-    timeline = make_timeline(manifest, resolved.recipe, where=str(options.recipe), seed=seed, tokens=options.tokens)
-    for warning in schedule.warnings(resolved.recipe, timeline):
-        say(f"warning: {warning}")
+    timeline = make_timeline(manifest, resolved.recipe, where=resolved.where, seed=seed, tokens=options.tokens)
     total = tokens_before(timeline, timeline.total_steps)
-    identity = run_identity(resolved.recipe, size=resolved.name, seed=seed, tokens=options.tokens, mixture=manifest.id)
+    shape = shape_of(resolved.recipe, resolved.size, manifest.tokenizer.vocab_size)
+    identity = run_identity(
+        resolved.recipe, size=resolved.name, shape=shape, seed=seed, tokens=options.tokens, mixture=manifest.id
+    )
     name = options.name or run_name(resolved.recipe, resolved.name, identity)
     return Run(
         name=name,
@@ -104,9 +109,17 @@ def plan_run(options: FitOptions, store: LocalStore) -> Run:
         seed=seed,
         tokens=options.tokens,
         mixture=mixture_reference(mixture, store.where(f"runs/{name}")),
-        shape=shape_of(resolved.recipe, resolved.size, manifest.tokenizer.vocab_size),
+        shape=shape,
         timeline=timeline,
     )
+
+
+def _remarks(resolved: Resolved, run: Run) -> Iterator[str]:
+    """What a user should know before the run begins."""
+    for note in resolved.notes:
+        yield f"size {resolved.name} sets {note}"
+    for warning in schedule.warnings(run.recipe, run.timeline):
+        yield f"warning: {warning}"
 
 
 def _with_saves(recipe: TrainRecipe, total: int) -> TrainRecipe:

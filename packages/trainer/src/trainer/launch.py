@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -28,9 +29,16 @@ from typing import IO, Any
 from manifest.errors import InputError, WinnowError
 from manifest.store import LocalStore
 from trainer.place import STOP_SIGNALS, Place, free_port, process_environment
+from trainer.progress import say
 from trainer.run import Run
 
 POLL_S = 0.2
+PATIENCE_S = 2.0
+"""So long no word is lost over a Ray cluster that is busy."""
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+KNOCK_S = 5.0
+WAIT_VARIABLE = "RAY_gcs_server_port_wait_time_s"
+"""In Ray 2.60 a number of attempts to connect, each of up to 40 s."""
 LAST_WORDS = 15
 """Lines of a worker's log that an error shows."""
 
@@ -69,7 +77,8 @@ def parse_workers(text: str) -> Workers:
 def launch(workers: Workers, store: LocalStore, run: Run, *, tick: Tick, asked: Asked) -> None:
     """Runs the workers to the end of the run, or, once `asked`, to the end of a step.
 
-    Raises WorkerError, or the WinnowError that a worker raised.
+    Raises WorkerError, or the WinnowError that a worker raised; InputError if there is no such cluster, or it is too
+    small; KeyboardInterrupt if the run was asked to stop while it waited for room on a cluster.
     """
     # More workers than windows in a step would only read padding.
     most = min(pace.windows_per_step for pace in run.timeline.paces)
@@ -182,23 +191,72 @@ class _Actor:
 
 def _run_on_ray(workers: Workers, most: int, store: LocalStore, run: Run, tick: Tick, asked: Asked) -> None:
     with _ray(workers) as ray:
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
-        count = min(workers.count or gpus or int(resources.get("CPU", 1)), most)
-        make = ray.remote(
-            num_cpus=1,
-            num_gpus=1 if gpus else 0,
-            max_concurrency=2,
-            runtime_env={"env_vars": process_environment()},
-        )(_Actor)
-        actors = [make.remote() for _ in range(count)]
-        address, port = ray.get(actors[0].meeting_point.remote())
-        parts = []
-        for rank, actor in enumerate(actors):
+        bundle, count = _bundles(workers.count, most, ray.nodes())
+        # All or none: two runs that each held a half of the cluster would wait for each other forever.
+        gang = ray.util.placement_group([bundle] * count, strategy="PACK")
+        try:
+            _wait_for_gang(gang, bundle, count, tick, asked)
+            actors = [_actor(ray, gang, bundle, rank) for rank in range(count)]
+            with _worker_errors():
+                address, port = ray.get(actors[0].meeting_point.remote())
             # An actor sees only its own GPU, so it is the first on its machine.
-            place = Place(rank, count, 0, address, port)
-            parts.append(actor.train.remote(str(store.root), run.name, place))
-        _wait_for_actors(actors, parts, tick, asked)
+            places = [Place(rank, count, 0, address, port) for rank in range(count)]
+            parts = [
+                actor.train.remote(str(store.root), run.name, place)
+                for actor, place in zip(actors, places, strict=True)
+            ]
+            _wait_for_actors(actors, parts, tick, asked)
+        finally:
+            ray.util.remove_placement_group(gang)  # and the actors in it end
+
+
+def _bundles(count: int | None, most: int, nodes: list[dict[str, Any]]) -> tuple[dict[str, int], int]:
+    """What a worker takes, and how many of them (by default as many as the machines have room for, at most `most`).
+
+    Raises InputError if the machines, were they idle, had no room for as many.
+    """
+    machines = [node["Resources"] for node in nodes if node["Alive"]]
+    has = {kind: int(sum(machine.get(kind, 0) for machine in machines)) for kind in ("CPU", "GPU")}
+    bundle = {"CPU": 1, "GPU": 1} if has["GPU"] else {"CPU": 1}
+    room = sum(min(int(machine.get(kind, 0)) for kind in bundle) for machine in machines)
+    wanted = min(count or max(room, 1), most)
+    if wanted > room:
+        raise InputError(
+            f"{_needs(bundle, wanted)} are needed for {wanted} workers, but the Ray cluster has {_needs(has, 1)} in "
+            f"all, room for {room}; use --workers ray:{max(room, 1)}, or add machines first"
+        )
+    return bundle, wanted
+
+
+def _needs(bundle: Mapping[str, int], count: int) -> str:
+    return " and ".join(f"{amount * count} {kind}s" for kind, amount in bundle.items() if amount)
+
+
+def _wait_for_gang(gang: Any, bundle: Mapping[str, int], count: int, tick: Tick, asked: Asked) -> None:
+    """Raises KeyboardInterrupt if the run is asked to stop before it has begun."""
+    import ray
+
+    ready, started, said = gang.ready(), time.monotonic(), False
+    while not ray.wait([ready], timeout=POLL_S)[0]:
+        if asked():
+            raise KeyboardInterrupt
+        tick()
+        if not said and time.monotonic() - started > PATIENCE_S:
+            said = True
+            say(f"waiting for {_needs(bundle, count)} of the Ray cluster, which other work holds")
+
+
+def _actor(ray: ModuleType, gang: Any, bundle: Mapping[str, int], rank: int) -> Any:
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    make = ray.remote(
+        num_cpus=bundle["CPU"],
+        num_gpus=bundle.get("GPU", 0),
+        max_concurrency=2,
+        runtime_env={"env_vars": process_environment()},
+        scheduling_strategy=PlacementGroupSchedulingStrategy(gang, placement_group_bundle_index=rank),
+    )
+    return make(_Actor).remote()
 
 
 @contextmanager
@@ -207,7 +265,7 @@ def _ray(workers: Workers) -> Iterator[ModuleType]:
 
     What is started here stays small: data and weights go through files and gloo, not through Ray.
     """
-    running = workers.address if workers.address != "ray" else os.environ.get("RAY_ADDRESS")
+    running = workers.address if workers.address != "ray" else os.environ.get("RAY_ADDRESS") or None
     if running is None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         # Whoever does not inherit this token is refused: Ray listens on all interfaces.
@@ -215,20 +273,55 @@ def _ray(workers: Workers) -> Iterator[ModuleType]:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray  # after the environment, which Ray reads when it is imported
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    try:
-        if running is None:
-            ray.init("local", num_cpus=workers.count, include_dashboard=False, object_store_memory=100_000_000, **quiet)
-        else:
-            ray.init(running, **quiet)
-    except ConnectionError as error:
-        raise InputError(
-            f"no Ray cluster answers at {running} ({error}); start one, or use --workers local:N"
-        ) from error
+    if running is not None:
+        _join(ray, running)
+    else:
+        ray.init("local", num_cpus=workers.count, include_dashboard=False, object_store_memory=100_000_000, **QUIET)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _join(ray: ModuleType, address: str) -> None:
+    """Connects to a running cluster: host:port, ray://host:port or auto, which is the one on this machine.
+
+    Raises InputError for another address, and if no cluster lets us in there. Left to itself Ray would try for a
+    quarter of an hour.
+    """
+    match = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
+    if match is None and address != "auto":
+        raise InputError(f"{address} is no address of a Ray cluster: expected host:port or ray://host:port")
+    told_to_wait = WAIT_VARIABLE in os.environ
+    try:
+        if match is not None:
+            socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
+        os.environ.setdefault(WAIT_VARIABLE, "1")
+        ray.init(address, **QUIET)
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"no Ray cluster can be used at {address} ({reason}); start one, set RAY_ADDRESS to where one runs (with "
+            "RAY_AUTH_MODE and RAY_AUTH_TOKEN as they are there), or use --workers local:N"
+        ) from error
+    finally:
+        if not told_to_wait:
+            os.environ.pop(WAIT_VARIABLE, None)
+
+
+@contextmanager
+def _worker_errors() -> Iterator[None]:
+    """What a worker raised, or that it is lost, as a WinnowError."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, WinnowError):
+            raise error.cause from None
+        raise WorkerError(f"a worker failed: {error}") from error
+    except ray.exceptions.RayError as error:
+        raise WorkerError(f"a worker is lost: {error}; the same command continues") from error
 
 
 def _wait_for_actors(actors: list[Any], parts: list[Any], tick: Tick, asked: Asked) -> None:
@@ -237,15 +330,9 @@ def _wait_for_actors(actors: list[Any], parts: list[Any], tick: Tick, asked: Ask
     passed_on = False
     while parts:
         done, parts = ray.wait(parts, num_returns=len(parts), timeout=POLL_S)
-        try:
+        with _worker_errors():
             ray.get(done)
-        except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, WinnowError):
-                raise error.cause from None
-            raise WorkerError(f"a worker failed: {error}") from error
-        except ray.exceptions.RayActorError as error:
-            raise WorkerError(f"a worker is lost: {error}; the same command continues") from error
-        if asked() and not passed_on:
-            passed_on = True
-            ray.get([actor.stop.remote() for actor in actors])
+            if asked() and not passed_on:
+                passed_on = True
+                ray.get([actor.stop.remote() for actor in actors])
         tick()

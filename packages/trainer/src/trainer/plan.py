@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from manifest.artifact import open_artifact
 from manifest.mixture import Mixture
 from manifest.record import Model
 from trainer.model.shape import Shape
 from trainer.recipe import TrainRecipe
-from trainer.sizes import resolve, shape_of
+from trainer.sizes import Resolved, shape_of
 from trainer.timeline import make_timeline, tokens_before
 
 WORKERS = (1, 8, 64)
@@ -47,9 +46,8 @@ class Plan(Model):
     notes: tuple[str, ...]
 
 
-def make_plan(recipe_file: Path, *, size: str | None, mixture: str | None, tokens: int | None) -> Plan:
+def make_plan(resolved: Resolved, *, mixture: str | None, tokens: int | None) -> Plan:
     """The plan of a recipe at a size; over a mixture, if one is given. Raises RecipeError, ArtifactError."""
-    resolved = resolve(recipe_file, size)
     manifest = None if mixture is None else open_artifact(mixture, kind="mixture").manifest
     assert manifest is None or isinstance(manifest, Mixture)
     vocab_size = resolved.stated_vocab() if manifest is None else manifest.tokenizer.vocab_size
@@ -57,7 +55,7 @@ def make_plan(recipe_file: Path, *, size: str | None, mixture: str | None, token
     pace = (
         _stated_pace(resolved.recipe)
         if manifest is None
-        else _pace(manifest, resolved.recipe, where=str(recipe_file), tokens=tokens)
+        else _pace(manifest, resolved.recipe, where=resolved.where, tokens=tokens)
     )
     phases = tuple(_phase(name, resolved.recipe, shape, *pace[name]) for name in resolved.recipe.phases)
     return Plan(

@@ -13,12 +13,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
 
+from manifest.progress import PLAIN_EVERY_S, Progress, note, report, span
 from trainer.run import METRICS, Run
 from trainer.timeline import tokens_before
-
-PLAIN_EVERY_S = 10.0
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -26,13 +26,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 def say(line: str) -> None:
     """One line on stderr."""
     console.print(line, markup=False)
-
-
-def span(seconds: float) -> str:
-    """A time as a person says it: 45 s, 12 min, 3.5 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    note(line)
 
 
 class Follower:
@@ -63,7 +57,7 @@ class Watch:
         self._tokens = tokens_before(run.timeline, self._total)
         self._follower = Follower(directory / METRICS)
         self._follower.rows()  # what earlier starts measured
-        self._bar = Progress(
+        self._bar = Bar(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(),
             TextColumn("{task.description}"),
@@ -95,15 +89,25 @@ class Watch:
         if self._first_tokens is None:  # the rate counts from the first step on: start-up is not training
             self._started, self._first_tokens = now, rows[-1]["tokens"]
         row = rows[-1]
+        done = row["step"] + 1
+        report(Progress(stage="train", done=done, total=self._total, unit="steps", left_s=self._left_s(row, now)))
         if self._task is not None:
-            self._bar.update(self._task, completed=row["step"] + 1, description=self._state(row, now))
+            self._bar.update(self._task, completed=done, description=self._state(row, now))
         elif now - self._said >= PLAIN_EVERY_S:
             self._said = now
-            say(f"  step {row['step'] + 1}/{self._total}  {self._state(row, now)}")
+            console.print(f"  step {done}/{self._total}  {self._state(row, now)}", markup=False)
 
-    def _state(self, row: dict[str, Any], now: float) -> str:
+    def _rate(self, row: dict[str, Any], now: float) -> float:
+        """Tokens per second since the first step."""
         assert self._first_tokens is not None
         elapsed = now - self._started
-        rate = (row["tokens"] - self._first_tokens) / elapsed if elapsed > 1 else row["tokens_per_s"]
-        left = f", {span((self._tokens - row['tokens']) / rate)} left" if rate else ""
-        return f"loss {row['loss']:.3f}, {rate:,.0f} tokens/s{left}"
+        return float((row["tokens"] - self._first_tokens) / elapsed if elapsed > 1 else row["tokens_per_s"])
+
+    def _left_s(self, row: dict[str, Any], now: float) -> float | None:
+        rate = self._rate(row, now)
+        return (self._tokens - row["tokens"]) / rate if rate else None
+
+    def _state(self, row: dict[str, Any], now: float) -> str:
+        left_s = self._left_s(row, now)
+        left = f", {span(left_s)} left" if left_s is not None else ""
+        return f"loss {row['loss']:.3f}, {self._rate(row, now):,.0f} tokens/s{left}"

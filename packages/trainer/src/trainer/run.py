@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from manifest.artifact import Opened, open_artifact, relative_uri
 from manifest.checkpoint import Checkpoint, Timeline
@@ -29,6 +30,7 @@ from trainer.recipe import TrainRecipe
 
 RUN = "run.json"
 METRICS = "metrics.jsonl"
+LOCK_POLL_S = 0.2
 
 
 class Run(Model):
@@ -56,9 +58,10 @@ class Run(Model):
         return f"{self.path}/checkpoints/{step:08d}"
 
 
-def run_identity(recipe: TrainRecipe, *, size: str, seed: int, tokens: int | None, mixture: str) -> str:
+def run_identity(recipe: TrainRecipe, *, size: str, shape: Shape, seed: int, tokens: int | None, mixture: str) -> str:
     """The digest of what makes a run that run. `mixture` is the mixture's id."""
-    return digest_of({"recipe": recipe.identified(), "size": size, "seed": seed, "tokens": tokens, "mixture": mixture})
+    what = {"recipe": recipe.identified(), "size": size, "shape": shape.model_dump(mode="json")}
+    return digest_of(what | {"seed": seed, "tokens": tokens, "mixture": mixture})
 
 
 def run_name(recipe: TrainRecipe, size: str, identity: str) -> str:
@@ -96,7 +99,7 @@ def _require_same(present: Run, asked: Run) -> None:
             f"run {present.name} reads mixture {present.mixture.name}-{short(present.mixture.id)}, not "
             f"{asked.mixture.name}-{short(asked.mixture.id)}; give --mixture {present.mixture.uri}, or another --name"
         )
-    differing = [key for key in ("size", "seed", "tokens") if getattr(present, key) != getattr(asked, key)]
+    differing = [key for key in ("size", "shape", "seed", "tokens") if getattr(present, key) != getattr(asked, key)]
     raise RecipeError(
         f"run {present.name} is another run: it has another {' and '.join(differing or ['recipe'])}; choose another "
         "--name, or leave --name out"
@@ -116,14 +119,23 @@ def read_run(directory: Path) -> Run:
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """The run, for one `trainer fit` at a time. Raises InputError if another holds it."""
+def held(directory: Path, wait_s: float = 0.0) -> Iterator[None]:
+    """The run, for one `trainer fit` at a time. Raises InputError if another still holds it after wait_s seconds."""
+    given_up = time.monotonic() + wait_s
     with (directory / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{directory} is being trained by another process; wait for it, or stop it") from error
+        while not _lock(file):
+            if time.monotonic() >= given_up:
+                raise InputError(f"{directory} is being trained by another process; wait for it, or stop it")
+            time.sleep(LOCK_POLL_S)
         yield
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def mixture_reference(mixture: Opened, base: str) -> Reference:

@@ -10,8 +10,10 @@ millions of tokens is not to be had on a laptop.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -46,16 +48,20 @@ def sizes_file(recipe_file: Path) -> Path:
 
 def load_size(file: Path, recipe: str, name: str) -> Size:
     """The size `name` of a recipe, or the shared one. Raises RecipeError naming the sizes there are."""
-    entries = read_yaml(file)
+    return find_size(read_yaml(file), recipe, name, where=str(file))
+
+
+def find_size(sizes: Mapping[str, Any], recipe: str, name: str, *, where: str) -> Size:
+    """An entry of what a sizes.yaml holds. Raises RecipeError naming the sizes there are."""
     for group in (recipe, SHARED):
-        content = entries.get(group) or {}
+        content = sizes.get(group) or {}
         if not isinstance(content, dict):
-            raise RecipeError(f"{file}: {group} is a {type(content).__name__}; expected sizes by name")
+            raise RecipeError(f"{where}: {group} is a {type(content).__name__}; expected sizes by name")
         if name in content:
-            return validate(Size, content[name], f"{file}: {group}.{name}")
-    known = sorted({*(entries.get(recipe) or {}), *(entries.get(SHARED) or {})})
+            return validate(Size, content[name], f"{where}: {group}.{name}")
+    known = sorted({*(sizes.get(recipe) or {}), *(sizes.get(SHARED) or {})})
     raise RecipeError(
-        f"{file}: no size {name!r} for recipe {recipe!r}; it has {', '.join(known) or 'none'}. Choose one with --size"
+        f"{where}: no size {name!r} for recipe {recipe!r}; it has {', '.join(known) or 'none'}. Choose one with --size"
     )
 
 
@@ -82,12 +88,13 @@ def shape_of(recipe: TrainRecipe, size: Size, vocab_size: int) -> Shape:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe at a size: its phases have the size's pace. notes: what the size changed of the recipe."""
+    """A recipe at a size: its phases have the size's pace. notes: what the size changed; where: what errors name."""
 
     recipe: TrainRecipe
     name: str
     size: Size
     notes: tuple[str, ...]
+    where: str
 
     def stated_vocab(self) -> int:
         """The vocabulary that the size states. Raises RecipeError if it does not."""
@@ -99,13 +106,22 @@ class Resolved:
 
 
 def resolve(recipe_file: Path, size: str | None) -> Resolved:
-    """A recipe at a size (None: the one it names). Raises RecipeError."""
+    """The recipe in a file at a size (None: the one it names), from the sizes.yaml near it. Raises RecipeError."""
     recipe = load_recipe(recipe_file)
-    name = size or recipe.size
-    entry = load_size(sizes_file(recipe_file), recipe.name, name)
+    entry = load_size(sizes_file(recipe_file), recipe.name, size or recipe.size)
+    return _at_size(recipe, size or recipe.size, entry, str(recipe_file))
+
+
+def resolve_recipe(recipe: TrainRecipe, sizes: Mapping[str, Any], size: str | None) -> Resolved:
+    """A recipe at a size (None: the one it names), from what a sizes.yaml holds. Raises RecipeError."""
+    entry = find_size(sizes, recipe.name, size or recipe.size, where="sizes")
+    return _at_size(recipe, size or recipe.size, entry, "recipe")
+
+
+def _at_size(recipe: TrainRecipe, name: str, size: Size, where: str) -> Resolved:
     notes: list[str] = []
-    phases = {phase: _paced(phase, learned, entry, notes) for phase, learned in recipe.phases.items()}
-    return Resolved(recipe.model_copy(update={"phases": phases}), name, entry, tuple(notes))
+    phases = {phase: _paced(phase, learned, size, notes) for phase, learned in recipe.phases.items()}
+    return Resolved(recipe.model_copy(update={"phases": phases}), name, size, tuple(notes), where)
 
 
 def _paced(name: str, phase: PhaseRecipe, size: Size, notes: list[str]) -> PhaseRecipe:

@@ -1,0 +1,180 @@
+"""Builds, runs and reports: one life, so one set of routes, made once for each kind.
+
+POST   /v1/<kind>s              ask for one; ?dry_run=true: what it would be, and nothing is written
+GET    /v1/<kind>s              newest first, by pages
+GET    /v1/<kind>s/{id}         one
+POST   /v1/<kind>s/{id}:cancel  stop it        POST …:retry  queue it again
+GET    /v1/<kind>s/{id}/events  what happens to it, as it happens
+GET    /v1/<kind>s/{id}/log     what its work prints
+"""
+
+# No `from __future__ import annotations`: FastAPI reads the annotations of routes that are made in a function.
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from sqlalchemy.orm import Session
+
+from gateway.auth import SCOPE_OF, Caller, ServiceHere, need
+from gateway.jobs import journal
+from gateway.ledger import entries
+from gateway.ledger.answers import OtherRequest, once
+from gateway.ledger.entries import HasEnded, StillGoes
+from gateway.ledger.states import Kind, State
+from gateway.ledger.tables import EntryRow
+from gateway.messages import Build, Log, Report, Run
+from gateway.problems import ProblemError
+from gateway.requests import Understood
+from gateway.routes.common import Cursor, Id, IdempotencyKey, Limit, asked, problems, require, to_entry
+from gateway.routes.events import stream
+from gateway.service import Service
+
+MOST_LOG_BYTES = 256 * 1024
+
+Reader = Annotated[Caller, Depends(need("read"))]
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What tells one kind of entry from another: its messages, and what a request of it means."""
+
+    kind: Kind
+    request: Any
+    message: Any
+    pages: Any
+    plan: Any
+    understand: Callable[[Service, Any, str], Understood]
+    make_plan: Callable[[Understood, str | None], Any]
+
+
+def router_of(of: Kinds) -> APIRouter:
+    """All routes of a kind."""
+    router = APIRouter(prefix=f"/v1/{of.kind}s", tags=[f"{of.kind}s"])
+    _add_submit(router, of)
+    _add_reading(router, of)
+    _add_change(router, of, "cancel", entries.cancel)
+    _add_change(router, of, "retry", entries.retry)
+    return router
+
+
+def _add_submit(router: APIRouter, of: Kinds) -> None:
+    Asker = Annotated[Caller, Depends(need(SCOPE_OF[of.kind]))]
+
+    @router.post(
+        "",
+        name=f"submit_{of.kind}",
+        status_code=201,
+        response_model=of.message | of.plan,
+        responses={
+            200: {"description": "It was asked for before; or a dry run.", "model": of.message | of.plan},
+            **problems(400, 413, 415),
+        },
+    )
+    def submit(
+        request: Request,
+        response: Response,
+        service: ServiceHere,
+        caller: Asker,
+        body: of.request,  # type: ignore[name-defined]
+        dry_run: Annotated[bool, Query(description="Only say what it would be.")] = False,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Any:
+        understood = of.understand(service, body, caller.name)
+        if dry_run:
+            response.status_code = 200
+            with service.database.read() as session:
+                present = entries.find_key(session, of.kind, understood.new.key)
+                same_as = present.id if present else None
+            return of.make_plan(understood, same_as)
+        sent = json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()
+
+        def act(session: Session, now: float) -> tuple[EntryRow, int]:
+            row, new = entries.submit(session, now, understood.new)
+            return row, 201 if new else 200
+
+        return _carry_out(service, asked(request, caller, idempotency_key, sent), act, response, of.kind)
+
+
+def _add_reading(router: APIRouter, of: Kinds) -> None:
+    @router.get("", name=f"list_{of.kind}s", response_model=of.pages, responses=problems())
+    def list_entries(
+        service: ServiceHere,
+        _: Reader,
+        cursor: Cursor = None,
+        limit: Limit = 50,
+        state: Annotated[list[State], Query(max_length=7, description="Only those in one of these states.")] = [],  # noqa: B006
+    ) -> Any:
+        with service.database.read() as session:
+            rows, after = entries.page(session, of.kind, before=cursor, limit=limit, states=state)
+            return of.pages(items=[to_entry(session, row) for row in rows], next=after)
+
+    @router.get("/{entry_id}", name=f"get_{of.kind}", response_model=of.message, responses=problems(404))
+    def get(service: ServiceHere, _: Reader, entry_id: Id) -> Any:
+        with service.database.read() as session:
+            return to_entry(session, require(session, of.kind, entry_id))
+
+    @router.get("/{entry_id}/log", name=f"log_of_{of.kind}", response_model=Log, responses=problems(404))
+    def log(
+        service: ServiceHere,
+        _: Reader,
+        entry_id: Id,
+        offset: Annotated[int, Query(ge=0, lt=2**53, description="In bytes.")] = 0,
+    ) -> Log:
+        with service.database.read() as session:
+            row = require(session, of.kind, entry_id)
+            job, attempt = row.job_id, row.attempt
+        if job is None:
+            return Log(text="", next_offset=0, attempt=attempt)
+        text, after = journal.read_log(service.settings.jobs / job, offset, MOST_LOG_BYTES)
+        return Log(text=text, next_offset=after, attempt=attempt)
+
+    stream(router, of.kind)
+
+
+def _add_change(router: APIRouter, of: Kinds, verb: str, change: Callable[[Session, float, EntryRow], None]) -> None:
+    Asker = Annotated[Caller, Depends(need(SCOPE_OF[of.kind]))]
+
+    @router.post(
+        f"/{{entry_id}}:{verb}", name=f"{verb}_{of.kind}", response_model=of.message, responses=problems(404, 409)
+    )
+    def change_entry(
+        request: Request,
+        response: Response,
+        service: ServiceHere,
+        caller: Asker,
+        entry_id: Id,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Any:
+        def act(session: Session, now: float) -> tuple[EntryRow, int]:
+            row = require(session, of.kind, entry_id, for_update=True)
+            try:
+                change(session, now, row)
+            except (HasEnded, StillGoes) as error:
+                raise ProblemError(409, str(error)) from error
+            return row, 200
+
+        return _carry_out(service, asked(request, caller, idempotency_key), act, response, of.kind)
+
+
+def _carry_out(
+    service: Service,
+    known: Any,
+    act: Callable[[Session, float], tuple[EntryRow, int]],
+    response: Response,
+    kind: Kind,
+) -> Build | Run | Report:
+    """Does it, or finds that it was done; in one transaction."""
+    with service.database.write() as session:
+        now = service.database.now(session)
+        try:
+            row, status, replayed = once(session, now, known, lambda: act(session, now))
+        except OtherRequest as error:
+            raise ProblemError(422, str(error), field=("header", "idempotency-key")) from error
+        session.flush()
+        response.status_code = status
+        response.headers["Location"] = f"/v1/{kind}s/{row.id}"
+        if replayed:
+            response.headers["Idempotency-Replayed"] = "true"
+        return to_entry(session, row)

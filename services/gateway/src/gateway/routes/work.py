@@ -1,0 +1,69 @@
+"""Builds, runs and reports; and what runs and reports have besides: metrics, and a page to read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Query
+from fastapi.responses import HTMLResponse
+
+from gateway import artifacts
+from gateway.auth import Caller, ServiceHere, need
+from gateway.messages import (
+    Build,
+    BuildPlan,
+    BuildRequest,
+    Metrics,
+    Page,
+    Report,
+    ReportPlan,
+    ReportRequest,
+    Run,
+    RunPlan,
+    RunRequest,
+)
+from gateway.problems import ProblemError
+from gateway.requests import (
+    plan_build,
+    plan_report,
+    plan_training,
+    understand_build,
+    understand_report,
+    understand_run,
+)
+from gateway.routes.common import Id, problems, require
+from gateway.routes.entries import Kinds, router_of
+
+MOST_ROWS = 10_000
+PAGE = "report.html"
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+builds = router_of(Kinds("build", BuildRequest, Build, Page[Build], BuildPlan, understand_build, plan_build))
+runs = router_of(Kinds("run", RunRequest, Run, Page[Run], RunPlan, understand_run, plan_training))
+reports = router_of(Kinds("report", ReportRequest, Report, Page[Report], ReportPlan, understand_report, plan_report))
+
+Reader = Annotated[Caller, Depends(need("read"))]
+
+
+@runs.get("/{entry_id}/metrics", responses=problems(404))
+def metrics_of_run(
+    service: ServiceHere, _: Reader, entry_id: Id, from_step: Annotated[int, Query(ge=0, lt=2**53)] = 0
+) -> Metrics:
+    """The rows of a run, a step each, from a step on; at most ten thousand at once."""
+    with service.database.read() as session:
+        path = require(session, "run", entry_id).resolved["path"]
+    rows = artifacts.metrics_rows(service.store, path, from_step)[:MOST_ROWS]
+    return Metrics(rows=rows, next_step=rows[-1]["step"] + 1 if rows else from_step)
+
+
+@reports.get("/{entry_id}/page", response_class=HTMLResponse, responses=problems(404))
+def page_of_report(service: ServiceHere, _: Reader, entry_id: Id) -> HTMLResponse:
+    """The report as a page to read."""
+    with service.database.read() as session:
+        result = require(session, "report", entry_id).result
+    if result is None:
+        raise ProblemError(404, f"{entry_id} has no page: it has not succeeded")
+    file = service.store.local(result["path"]) / PAGE
+    if not file.is_file():
+        raise ProblemError(404, f"{result['path']} is no longer in the store; POST {entry_id}'s request again")
+    return HTMLResponse(file.read_bytes(), headers={"Content-Security-Policy": PAGE_POLICY})
