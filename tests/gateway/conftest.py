@@ -9,17 +9,25 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from fastapi.testclient import TestClient
 from processes import Processes, make_dispatcher
 
+from gateway.app import create_app
 from gateway.jobs.dispatch import Dispatcher
 from gateway.ledger.database import Database, open_database
+from gateway.service import Service
+from gateway.settings import Settings
+from manifest.store import open_store
 
+LOCAL = "http://127.0.0.1:8787"
 POSTGRES_BIN = Path("/usr/lib/postgresql")
+SIZES = Path(__file__).parents[2] / "recipes" / "sizes.yaml"
 
 
 @pytest.fixture
@@ -109,3 +117,18 @@ def database(database_url: str) -> Iterator[Database]:
 def dispatcher(database: Database, processes: Processes, tmp_path: Path) -> Dispatcher:
     """A dispatcher over the database and the processes; nobody runs it yet."""
     return make_dispatcher(database, processes, tmp_path)
+
+
+@pytest.fixture
+def http(database: Database, tmp_path: Path) -> Iterator[Callable[..., TestClient]]:
+    """Makes a client of the app over the database; raw/ in tmp_path is its root. Keywords are settings."""
+    with ExitStack() as opened:
+
+        def make(**settings: Any) -> TestClient:
+            (tmp_path / "raw").mkdir(exist_ok=True)
+            chosen = Settings(**{"home": tmp_path, "sizes": SIZES, **settings})
+            service = Service(chosen, database, open_store(chosen.store_uri), settings.get("dispatcher"))
+            client = TestClient(create_app(service), base_url=LOCAL, raise_server_exceptions=False)
+            return opened.enter_context(client)
+
+        yield make

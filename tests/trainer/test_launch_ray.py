@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from manifest.artifact import Opened
 from manifest.errors import InputError
-from manifest.progress import listening
 from manifest.store import LocalStore
 from trainer import launch as launching
 from trainer.fit import FitOptions, plan_run
-from trainer.launch import WorkerError, Workers, launch
-from trainer.place import Place
-from trainer.run import Run
+from trainer.launch import Workers, launch
+from trainer.run import Run, enter
 from trainer.sizes import resolve
 
 MakeMixture = Callable[..., Opened]
 MakeRecipe = Callable[..., Path]
 Planned = tuple[LocalStore, Run]
+Train = Callable[[str, int], "subprocess.Popen[str]"]
 
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c0" * 32, "RAY_USAGE_STATS_ENABLED": "0"}
 CLUSTER = """
 import sys, ray
 
@@ -50,22 +46,49 @@ for line in sys.stdin:
     print(int(ray.available_resources().get("CPU", 0)), flush=True)
 """
 
+TRAIN = """
+import os, signal, sys, time
+from pathlib import Path
+from manifest.errors import run_command
+from trainer import launch
+from trainer.run import local_store, read_run
+
+class Quick(launch._Actor):
+    def train(self, store, run, place):
+        time.sleep(0.5)
+        (Path(store) / f"{place.rank} of {place.world}").touch()
+
+class Dying(launch._Actor):
+    def train(self, store, run, place):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+kind, count, root, name = sys.argv[1:]
+launch._Actor = {"quick": Quick, "dying": Dying}[kind]
+asked = []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+workers, run = launch.Workers("ray", int(count)), read_run(Path(root) / "runs" / name)
+work = lambda: launch.launch(workers, local_store(root), run, tick=lambda: None, asked=lambda: bool(asked))
+sys.exit(run_command(work))
+"""
+WAITING = "waiting for 2 CPUs of the Ray cluster, which other work holds\n"
+
 
 class Cluster:
     """A Ray in a process of its own, in which CPUs can be held."""
 
     def __init__(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | TOKEN
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c0" * 32, "RAY_USAGE_STATS_ENABLED": "0"}
+        self.environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | token
         self.process = subprocess.Popen(
             [sys.executable, "-c", CLUSTER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=environment,
+            env=self.environment,
         )
         assert self.process.stdout is not None
-        self.address = self.process.stdout.readline().strip()
+        self.environment["RAY_ADDRESS"] = self.process.stdout.readline().strip()
 
     def tell(self, what: str) -> int:
         """hold or release a CPU, or only look. Returns how many are free."""
@@ -81,6 +104,16 @@ class Cluster:
             time.sleep(0.1)
         return free == 2
 
+    def run(self, *command: object) -> subprocess.Popen[str]:
+        """A Python process whose RAY_ADDRESS is this cluster."""
+        return subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+        )
+
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[Cluster]:
@@ -92,10 +125,7 @@ def started() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def cluster(started: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """Free, and where RAY_ADDRESS says."""
-    for name, value in {**TOKEN, "RAY_ADDRESS": started.address}.items():
-        monkeypatch.setenv(name, value)
+def cluster(started: Cluster) -> Cluster:
     assert started.is_free()
     return started
 
@@ -108,70 +138,65 @@ def planned(tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe) 
     return store, plan_run(FitOptions(recipe, mixture.uri, store.uri, Workers("ray", 2)), store)
 
 
-class Quick(launching._Actor):
-    """A worker that leaves its rank in the store."""
-
-    def train(self, store: str, run: str, place: Place) -> None:
-        (Path(store) / f"{place.rank} of {place.world}").touch()
-
-
-class Dying(launching._Actor):
-    def train(self, store: str, run: str, place: Place) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def is_never_asked() -> bool:
-    return False
-
-
-def tick() -> None:
-    pass
+@pytest.fixture
+def train(cluster: Cluster, planned: Planned) -> Train:
+    """(kind of worker, count) → a process that runs so many of them. quick: each leaves its rank in the store."""
+    store, run = planned
+    (store.root / run.path).mkdir(parents=True)
+    enter(store, run)
+    return lambda kind, count: cluster.run("-c", TRAIN, kind, count, store.root, run.name)
 
 
 def test_a_run_waits_for_room_for_all_its_workers_and_says_so_once(
-    cluster: Cluster, planned: Planned, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, planned: Planned, train: Train
 ) -> None:
-    monkeypatch.setattr(launching, "_Actor", Quick)
-    store, run = planned
     cluster.tell("hold")
-    said: list[Any] = []
-
-    def released() -> None:
-        if said and cluster.tell("look") == 1:  # none of its two CPUs is taken while it waits
-            cluster.tell("release")
-
-    store.root.mkdir()
-    with listening(said.append):
-        launch(Workers("ray", 2), store, run, tick=released, asked=is_never_asked)
-    assert said == ["waiting for 2 CPUs of the Ray cluster, which other work holds"]
-    assert sorted(path.name for path in store.root.iterdir()) == ["0 of 2", "1 of 2"]
-    assert cluster.is_free()
-
-
-def test_a_stop_is_heard_while_a_run_waits(cluster: Cluster, planned: Planned) -> None:
-    cluster.tell("hold")
-    ticks: list[float] = []
-    with pytest.raises(KeyboardInterrupt):
-        launch(Workers("ray", 2), *planned, tick=lambda: ticks.append(time.monotonic()), asked=lambda: len(ticks) > 3)
+    run = train("quick", 2)
+    assert run.stderr is not None
+    assert run.stderr.readline() == WAITING
+    assert cluster.tell("look") == 1  # it holds nothing while it waits
     cluster.tell("release")
-    assert max(later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False)) < 5 * launching.POLL_S
+    _, err = run.communicate(timeout=60)
+    assert (run.returncode, err) == (0, "")
+    assert {path.name for path in planned[0].root.glob("* of *")} == {"0 of 2", "1 of 2"}
     assert cluster.is_free()
 
 
-def test_a_worker_that_is_lost_ends_the_run_and_frees_the_cluster(
-    cluster: Cluster, planned: Planned, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launching, "_Actor", Dying)
-    with pytest.raises(WorkerError, match=r"(?s)a worker is lost: .*; the same command continues"):
-        launch(Workers("ray", 2), *planned, tick=tick, asked=is_never_asked)
+def test_a_stop_is_heard_while_a_run_waits(cluster: Cluster, train: Train) -> None:
+    cluster.tell("hold")
+    run = train("quick", 2)
+    assert run.stderr is not None
+    assert run.stderr.readline() == WAITING
+    run.terminate()
+    _, err = run.communicate(timeout=10)
+    cluster.tell("release")
+    assert (run.returncode, err) == (130, "interrupted; the same command continues from here\n")
     assert cluster.is_free()
 
 
-@pytest.mark.usefixtures("cluster")
-def test_more_workers_than_the_cluster_has_room_for_are_refused(planned: Planned) -> None:
-    expected = "5 CPUs are needed for 5 workers, but the Ray cluster has 2 CPUs in all, room for 2; use --workers ray:2"
-    with pytest.raises(InputError, match=expected):
-        launch(Workers("ray", 5), *planned, tick=tick, asked=is_never_asked)
+def test_runs_that_together_need_more_than_the_cluster_all_finish(cluster: Cluster, train: Train) -> None:
+    for run in [train("quick", 2) for _ in range(2)]:
+        _, err = run.communicate(timeout=60)
+        assert run.returncode == 0, err
+    assert cluster.is_free()
+
+
+def test_a_worker_that_is_lost_ends_the_run_and_frees_the_cluster(cluster: Cluster, train: Train) -> None:
+    run = train("dying", 2)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "error: a worker is lost: " in err
+    assert cluster.is_free()
+
+
+def test_more_workers_than_the_cluster_has_room_for_are_refused(train: Train) -> None:
+    run = train("quick", 5)
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 2
+    assert err == (
+        "error: 5 CPUs are needed for 5 workers, but the Ray cluster has 2 CPUs in all, room for 2; use --workers "
+        "ray:2, or add machines first\n"
+    )
 
 
 @pytest.mark.slow
@@ -179,20 +204,30 @@ def test_two_runs_of_two_workers_on_two_cpus_both_finish(
     cluster: Cluster, tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe
 ) -> None:
     mixture, recipe = make_mixture({"main": {"a": 2}}), make_recipe()
+    options = ["--mixture", mixture.uri, "--workers", "ray:2"]
     fits = [
-        subprocess.Popen(
-            [sys.executable, "-m", "trainer.cli", "fit", str(recipe), "--mixture", mixture.uri]
-            + ["--out", str(tmp_path / name), "--workers", "ray:2"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in ("one", "two")
+        cluster.run("-m", "trainer.cli", "fit", recipe, *options, "--out", tmp_path / name) for name in ("one", "two")
     ]
     for fit in fits:
         _, err = fit.communicate(timeout=200)
         assert fit.returncode == 0, err
     assert cluster.is_free()
+
+
+@pytest.mark.slow
+def test_sigterm_lets_a_run_on_a_cluster_save_and_end(
+    cluster: Cluster, tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe
+) -> None:
+    mixture, out = make_mixture({"main": {"a": 4000}}), tmp_path / "out"
+    options = ["--mixture", mixture.uri, "--workers", "ray:2", "--out", out]
+    fit = cluster.run("-m", "trainer.cli", "fit", make_recipe(), *options)
+    while not any(file.stat().st_size for file in out.glob("runs/*/metrics.jsonl")):
+        assert fit.poll() is None
+        time.sleep(0.1)
+    fit.terminate()
+    _, err = fit.communicate(timeout=60)
+    assert fit.returncode == 0, err
+    assert "stopped after step" in err
 
 
 @pytest.mark.parametrize(
@@ -214,7 +249,7 @@ def test_a_worker_takes_a_gpu_where_there_are_any(
 
 def test_gpus_on_machines_without_a_free_cpu_are_no_room() -> None:
     nodes = [{"Alive": True, "Resources": {"CPU": 1, "GPU": 4}}, {"Alive": True, "Resources": {"CPU": 8}}]
-    with pytest.raises(InputError, match="2 CPUs and 2 GPUs are needed .* has 9 CPUs and 4 GPUs in all, room for 1;"):
+    with pytest.raises(InputError, match=r"2 CPUs and 2 GPUs are needed .* has 9 CPUs and 4 GPUs in all, room for 1;"):
         launching._bundles(2, 8, nodes)
 
 
@@ -227,7 +262,7 @@ def test_where_nothing_listens_there_is_no_cluster(
         address = f"{scheme}127.0.0.1:{probe.getsockname()[1]}"
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(InputError, match=rf"no Ray cluster can be used at {address} .*refused.*RAY_ADDRESS"):
-        launch(Workers(address if scheme else "ray", 2), *planned, tick=tick, asked=is_never_asked)
+        launch(Workers(address if scheme else "ray", 2), *planned, tick=bool, asked=bool)
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "head", "local"])
@@ -236,4 +271,4 @@ def test_what_is_no_address_of_a_cluster_is_refused(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(InputError, match=f"{address} is no address of a Ray cluster: expected host:port"):
-        launch(Workers("ray", 2), *planned, tick=tick, asked=is_never_asked)
+        launch(Workers("ray", 2), *planned, tick=bool, asked=bool)

@@ -26,10 +26,10 @@ def say(line: str) -> None:
 
 
 def track(items: Iterable[T], *, label: str, total: int, unit: str = "tasks") -> Iterator[T]:
-    """Passes `items` on, showing how many of `total` are done. On stderr nothing is shown for work of a single item."""
+    """Passes `items` on, showing how many of `total` are done. Nothing is shown for work of a single item."""
     told = _told(items, label, total, unit)
     if total <= 1:
-        yield from told
+        yield from items
     elif console.is_terminal:
         yield from _bar(told, label, total)
     else:
@@ -39,8 +39,7 @@ def track(items: Iterable[T], *, label: str, total: int, unit: str = "tasks") ->
 def _told(items: Iterable[T], label: str, total: int, unit: str) -> Iterator[T]:
     """Reports to the listeners."""
     start = time.monotonic()
-    if total:
-        report(Progress(stage=label, done=0, total=total, unit=unit))
+    report(Progress(stage=label, done=0, total=total, unit=unit))
     for done, item in enumerate(items, 1):
         left_s = (time.monotonic() - start) / done * (total - done)
         report(Progress(stage=label, done=done, total=total, unit=unit, left_s=left_s))

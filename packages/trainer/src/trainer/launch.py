@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -229,7 +230,9 @@ def _bundles(count: int | None, most: int, nodes: list[dict[str, Any]]) -> tuple
 
 
 def _needs(bundle: Mapping[str, int], count: int) -> str:
-    return " and ".join(f"{amount * count} {kind}s" for kind, amount in bundle.items() if amount)
+    """Such as 2 CPUs and 2 GPUs."""
+    amounts = {kind: amount * count for kind, amount in bundle.items() if amount}
+    return " and ".join(f"{amount} {kind}{'s' * (amount > 1)}" for kind, amount in amounts.items()) or "no CPU"
 
 
 def _wait_for_gang(gang: Any, bundle: Mapping[str, int], count: int, tick: Tick, asked: Asked) -> None:
@@ -273,10 +276,13 @@ def _ray(workers: Workers) -> Iterator[ModuleType]:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray  # after the environment, which Ray reads when it is imported
 
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if running is not None:
         _join(ray, running)
     else:
         ray.init("local", num_cpus=workers.count, include_dashboard=False, object_store_memory=100_000_000, **QUIET)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one in its place that ends this process
     try:
         yield ray
     finally:

@@ -26,6 +26,8 @@ from pydantic import ValidationError
 from gateway.settings import Settings
 from manifest.errors import InputError, run_command
 
+BACKLOG = 128
+
 FLAGS: dict[str, dict[str, Any]] = {
     "home": {"metavar": "DIR"},
     "store": {"metavar": "DIR|URI"},
@@ -194,6 +196,7 @@ def _listen(settings: Settings) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host, settings.port))
+        listening.listen(BACKLOG)  # from here on clients wait instead of being refused
     except OSError as error:
         listening.close()
         raise InputError(

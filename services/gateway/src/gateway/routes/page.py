@@ -25,7 +25,6 @@ from gateway.ledger import entries
 from gateway.ledger.database import Database
 from gateway.ledger.entries import HasEnded, StillGoes
 from gateway.ledger.states import Kind
-from gateway.problems import ProblemError
 from gateway.service import Service
 from gateway.web import render, views
 from gateway.web.curve import curve
@@ -36,11 +35,9 @@ router = APIRouter(include_in_schema=False)
 
 
 def _viewer(request: Request) -> Caller | None:
-    """Who looks; None if they must log in first. Raises ProblemError for a key that may not read."""
+    """Who looks; None if they must log in first, with a key that may read."""
     found = page_caller(request)
-    if found is not None and not found.may("read"):
-        raise ProblemError(403, f"the key of {found.name} lacks the scope read, which this page needs")
-    return found
+    return found if found is not None and found.may("read") else None
 
 
 Viewer = Annotated[Caller | None, Depends(_viewer)]
@@ -114,11 +111,12 @@ def mixture(request: Request, caller: Viewer, path: str) -> Response:
         return _login(request)
     store = service_of(request).store
     try:
-        place, found = artifacts.find(store, artifacts.mixture(store, path).path)
+        told = artifacts.mixture(store, path)
+        place, found = artifacts.find(store, told.path)
     except InputError as error:
         return _missing(request, caller, f"{error}.")
     assert isinstance(found, Mixture)
-    return _page(request, "mixture.html", caller, mixture=found, place=place)
+    return _page(request, "mixture.html", caller, mixture=found, place=place, made=told.created)
 
 
 @router.post("/session")
@@ -131,7 +129,8 @@ async def begin_session(request: Request) -> Response:
     key, to = (form.get(name, [""])[0] for name in ("key", "to"))
     cookie = await run_in_threadpool(open_session, service_of(request), key.strip())
     if cookie is None:
-        return render.page("login.html", status=401, to=_local(to), wrong=True)
+        complaint = "This key is not valid here, or was revoked."
+        return render.page("login.html", status=401, to=_local(to), complaint=complaint)
     response = RedirectResponse(_local(to), 303)
     response.set_cookie(
         SESSION_COOKIE, cookie, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
@@ -270,7 +269,10 @@ def _is_htmx(request: Request) -> bool:
 
 
 def _login(request: Request, to: str | None = None) -> Response:
-    return render.page("login.html", status=401, to=to or request.url.path, wrong=False)
+    """The form; whoever is known and still gets it has a key that may not read."""
+    blind = page_caller(request) is not None
+    complaint = "This key lacks the scope read, which the page needs." if blind else None
+    return render.page("login.html", status=403 if blind else 401, to=to or request.url.path, complaint=complaint)
 
 
 def _missing(request: Request, caller: Caller, text: str) -> Response:
