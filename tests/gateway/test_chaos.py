@@ -81,7 +81,7 @@ class Gateway:
         body = {"recipe": recipe, "raw": str(raw)}
         headers = {"Idempotency-Key": f"key of {recipe['name']}"}
         answer = self.http.post(f"http://127.0.0.1:{self.port}/v1/builds", json=body, headers=headers)
-        answer.raise_for_status()
+        assert answer.is_success, answer.text
         return str(answer.json()["id"])
 
     def builds(self) -> list[dict[str, Any]]:

@@ -4,8 +4,9 @@
     ray, ray:N      N Ray actors on the cluster that RAY_ADDRESS names, or on a Ray started here and stopped afterwards
     ray://host:port a running cluster
 
-On Ray N is by default one per GPU, or per CPU where there is none. The store lies where all workers see it. If a worker
-fails, the others are stopped: they would wait for it forever. All of them end when this process does.
+On Ray N is by default one per GPU, or per CPU where there is none; the workers start once a cluster has room for all of
+them. It counts as large as it is: one that grows on demand has to grow first. The store lies where all workers see it.
+If a worker fails, the others are stopped: they would wait for it forever. All of them end when this process does.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def _mixture(path: str, manifest: Manifest) -> MixtureMessage:
         path=path,
         id=manifest.id,
         name=manifest.name,
-        created=manifest.created,
+        created=manifest.created or None,
         phases=[phase.name for phase in manifest.phases],
         tokens=sum(stream.tokens for stream in manifest.streams.values()),
         documents=sum(stream.documents for stream in manifest.streams.values()),

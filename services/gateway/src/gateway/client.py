@@ -238,9 +238,10 @@ class Client:
 
     def wait(self, entry_id: str) -> Build | Run | Report:
         """The entry when it has ended."""
-        *_, last = self.follow(entry_id)
-        assert not isinstance(last, Event)
-        return last
+        for message in self.follow(entry_id):
+            if not isinstance(message, Event):
+                return message
+        raise AssertionError("the last message is the entry")
 
     def follow(
         self, entry_id: str, after: int = 0, *, lost: Callable[[Unreachable], None] = _ignore

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from gateway.jobs.cluster import RayCluster, Status, Unreachable
@@ -132,8 +133,9 @@ def main() -> None:
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what Ray prints is no URL
     with private_ray(int(sys.argv[1]), dashboard=True) as url:
-        print(url, file=report, flush=True)
-        sys.stdin.buffer.read()
+        with suppress(BrokenPipeError):  # the gateway is gone already
+            print(url, file=report, flush=True)
+            sys.stdin.buffer.read()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ IdempotencyKey = Annotated[
     Header(
         max_length=255,
         min_length=1,
-        pattern=r"^[\x21-\x7e]+$",
+        pattern=r"^[\x20-\x7e]+$",
         description="A request that is sent again with its key is answered as the first time, and not done again.",
     ),
 ]

@@ -91,7 +91,7 @@ def mixtures_part(request: Request, caller: Viewer) -> Response:
     found = artifacts.mixtures_page(service.store, cursor=None, limit=MIXTURES_SHOWN)
     with service.database.read() as session:
         at = views.time_of(service.database.now(session))
-    return render.fragment(request, "_mixtures.html", mixtures=found, at=at, polled=True)
+    return render.fragment(request, "_mixtures.html", mixtures=found, at=at)
 
 
 @router.get("/mixtures")

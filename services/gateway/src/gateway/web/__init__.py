@@ -1,0 +1,1 @@
+"""The page that people look at: templates, what they are given (views), and how they are drawn (render, curve)."""
