@@ -132,3 +132,16 @@ def http(database: Database, tmp_path: Path) -> Iterator[Callable[..., TestClien
             return opened.enter_context(client)
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def module_http() -> Iterator[Callable[[Path, Database, Dispatcher], TestClient]]:
+    """Makes a client of the app at a home, with a dispatcher that someone else runs."""
+    with ExitStack() as opened:
+
+        def make(home: Path, database: Database, dispatcher: Dispatcher) -> TestClient:
+            chosen = Settings(home=home)
+            service = Service(chosen, database, open_store(chosen.store_uri), dispatcher)
+            return opened.enter_context(TestClient(create_app(service), base_url=LOCAL, raise_server_exceptions=False))
+
+        yield make

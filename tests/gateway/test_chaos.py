@@ -42,8 +42,14 @@ class Gateway:
             *("--database", database_url),
         ]
         self.environment = {**os.environ, "WINNOW_LEASE_S": "3"}
-        self.http = httpx2.Client(timeout=20)
+        self.http = httpx2.Client(timeout=20, headers={"Authorization": f"Bearer {self._key(database_url)}"})
         self.process: subprocess.Popen[str]
+
+    def _key(self, database_url: str) -> str:
+        """Needed over PostgreSQL, which others could reach."""
+        command = ["-m", "gateway.serve", "keys", "add", "tester", "--scope", "admin", "--database", database_url]
+        made = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True, check=True)
+        return made.stdout.strip()
 
     def start(self) -> None:
         with self.log.open("ab") as log:

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from rich.cells import cell_len
 from rich.console import Console
-from test_client import Served, working
+from served import Served, working
 from work_fixtures import data_recipe, write_raw
 
 from gateway.client import Client, Unreachable

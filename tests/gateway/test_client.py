@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,74 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from processes import Processes, make_dispatcher
+from served import Served, working
 from work_fixtures import data_recipe, write_raw
 
 from gateway import client as client_module
-from gateway.app import create_app
 from gateway.client import Client, Misunderstood, ProblemError, Unreachable, explained, printable
 from gateway.ledger import keys
-from gateway.ledger.database import Database, open_database
 from gateway.messages import Build, BuildRequest, Event, FieldError, Problem, ReportRequest
-from gateway.service import Service
-from gateway.settings import Settings
 from manifest.errors import InputError
-from manifest.store import open_store
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 REQUEST = BuildRequest(recipe={"name": "tiny"}, raw="raw")
 BUILD = Build(id="build-01", name="tiny", state="queued", created=NOW, created_by="me", request=REQUEST)
 ENDED = BUILD.model_copy(update={"state": "cancelled", "ended": NOW})
-
-
-class Served:
-    """The real app in uvicorn on a port of this machine; it can be stopped and started again."""
-
-    def __init__(self, home: Path, *, keys: bool = False) -> None:
-        self.home = home
-        self.settings = Settings(home=home, raw_roots=(str(home / "raw"),), keys=keys)
-        self.database: Database = open_database(self.settings.database_url)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        service = Service(self.settings, self.database, open_store(self.settings.store_uri))
-        config = uvicorn.Config(
-            create_app(service), host="127.0.0.1", port=self.port, log_level="warning", timeout_graceful_shutdown=1
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run)
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive()
-            time.sleep(0.01)
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-
-    def close(self) -> None:
-        self.stop()
-        self.database.close()
-
-
-@contextmanager
-def working(served: Served) -> Iterator[None]:
-    """Within the block, what is queued is carried out, by processes of this machine."""
-    processes = Processes()
-    dispatcher = make_dispatcher(served.database, processes, served.home)
-    thread = threading.Thread(target=dispatcher.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        dispatcher.stop.set()
-        thread.join()
-        processes.close()
 
 
 @pytest.fixture

@@ -41,6 +41,22 @@ def data_recipe(name: str = "tiny", **overrides: Any) -> dict[str, Any]:
     }
 
 
+def train_recipe(name: str = "tiny", **overrides: Any) -> dict[str, Any]:
+    """A recipe over data_recipe's mixture: a few steps of a decoder of a few thousand parameters."""
+    schedule = {"shape": "linear", "warmup_steps": 2, "peak": 0.01, "end": 0.001, "span": "run"}
+    return {
+        "name": name,
+        "architecture": {"position": "alibi", "feedforward": "swiglu", "norm": "layernorm", "bias": True, "tied": True},
+        "size": "tiny",
+        "phases": {"only": {"seq_len": 32, "tokens_per_step": 2048, "schedule": schedule}},
+        **overrides,
+    }
+
+
+def eval_recipe(**overrides: Any) -> dict[str, Any]:
+    return {"name": "tiny", "tasks": ["bits_per_byte"], "limit": 5, **overrides}
+
+
 def ask_build(database: Database, raw: Path, name: str = "tiny", *, workers: int = 1, **overrides: Any) -> str:
     """A queued build; its id."""
     request = {"recipe": data_recipe(name, **overrides), "raw": str(raw), "options": {"workers": workers}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
@@ -31,6 +32,7 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,  # their pages load scripts from a CDN
         redoc_url=None,
         telemetry={"auto_configure": False},
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.service = service
     problems.install(app)
@@ -39,7 +41,17 @@ def create_app(service: Service) -> FastAPI:
     for router in (work.builds, work.runs, work.reports, traces.router, health.router, page.router):
         app.include_router(router)
     page.mount_static(app)
+    if not service.settings.needs_key:
+        _ask_for_no_key(app.openapi())
     return app
+
+
+def _ask_for_no_key(document: dict[str, Any]) -> None:
+    """The document of a service without keys says so."""
+    document["components"].pop("securitySchemes")
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.pop("security", None)
 
 
 async def _with_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

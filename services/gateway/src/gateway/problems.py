@@ -162,12 +162,12 @@ def _of_http(app: FastAPI, request: Request, error: HTTPException) -> ProblemErr
 
 
 def _methods(app: FastAPI, path: str, known: str) -> set[str]:
-    """All methods that a path takes: those that its first route names, and those of the document."""
-    found = {method.strip() for method in known.split(",")} - {""}
+    """All methods that a path takes: those of the document, or of its first route if it is not in there."""
+    found: set[str] = set()
     for template, operations in app.openapi()["paths"].items():
-        if re.fullmatch(re.sub(r"\\{[^}]*\\}", "[^/]+", re.escape(template)), path):
+        if re.fullmatch(re.sub(r"\\{[^}]*\\}", "[^/:]+", re.escape(template)), path):
             found |= {method.upper() for method in operations}
-    return found
+    return found or {method.strip() for method in known.split(",")}
 
 
 class BodyLimit:

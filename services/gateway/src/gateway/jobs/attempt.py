@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from manifest.progress import Progress
 PLANNING = "hashing raw files"
 PUBLISHING = "mixtures/"
 POLL_S = 0.5
+STOPPED = 143  # what a shell gives to a process that SIGTERM ends
 
 
 class Cancelled(KeyboardInterrupt):
@@ -75,7 +77,10 @@ class Attempt:
 
 @contextmanager
 def watch_for_cancel(directory: Path, entry: str) -> Iterator[None]:
-    """Within it, the mark that cancels an entry raises Cancelled on the main thread, also if it is there already."""
+    """Within it, the mark that cancels an entry raises Cancelled on the main thread, also if it is there already.
+
+    Another interruption is none of the user's: it ends the process, so that there will be another attempt.
+    """
     mark, over = cancel_mark(directory, entry), threading.Event()
     if mark.exists():
         raise Cancelled
@@ -95,7 +100,9 @@ def watch_for_cancel(directory: Path, entry: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:  # the trainer raises its own, after it has saved
-        raise Cancelled from interrupt
+        if mark.exists():
+            raise Cancelled from interrupt
+        sys.exit(STOPPED)
     finally:
         over.set()
         watcher.join()

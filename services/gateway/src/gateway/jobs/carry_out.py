@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from gateway.jobs.attempt import Attempt
+from gateway.jobs.attempt import STOPPED, Attempt
 from gateway.jobs.journal import Job, Task
 from gateway.messages import BuildRequest, ReportRequest, Result, RunRequest
 from manifest.artifact import Opened, open_artifact
@@ -17,7 +17,6 @@ from manifest.fields import validate
 from manifest.identity import digest_of
 from manifest.store import Store, open_store
 
-STOPPED = 143  # what a shell gives to a process that SIGTERM ends
 RUN_WAIT_S = 60.0
 """The last worker of a killed attempt may live on for a few seconds."""
 
@@ -34,9 +33,10 @@ def build(job: Job, task: Task, attempt: Attempt) -> Result:
     store = open_store(job.store)
     with open_workers("serial" if task.workers == 1 else f"ray:{task.workers}") as workers:
         pipeline = Pipeline(recipe, task.resolved["raw"], Build(store, workers), request.options.until)
-        attempt.say(identity=pipeline.plan().identity)
+        planned = pipeline.plan()
+        attempt.say(identity=planned.identity)
         attempt.say(state="running")
-        published = [item for item in pipeline.run() if isinstance(item, Opened)]
+        published = [item for item in pipeline.run(planned) if isinstance(item, Opened)]
     attempt.say(state="publishing")
     return _result(published, store, recipe.name)
 

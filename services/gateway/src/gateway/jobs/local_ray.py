@@ -132,10 +132,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what Ray prints is no URL
-    with private_ray(int(sys.argv[1]), dashboard=True) as url:
-        with suppress(BrokenPipeError):  # the gateway is gone already
-            print(url, file=report, flush=True)
-            sys.stdin.buffer.read()
+    with private_ray(int(sys.argv[1]), dashboard=True) as url, suppress(BrokenPipeError):  # if the gateway is gone
+        print(url, file=report, flush=True)
+        sys.stdin.buffer.read()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Every function works inside the caller's transaction (database.write or database
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,13 @@ def take_turn(session: Session) -> None:
     session.execute(update(TurnRow).values(count=TurnRow.count + 1))
 
 
-def submit(session: Session, now: float, new: New) -> tuple[EntryRow, bool]:
-    """The entry for a request, and whether it is new. One that failed or was cancelled is queued again."""
+def submit(
+    session: Session, now: float, new: New, is_there: Callable[[EntryRow], bool] = lambda row: True
+) -> tuple[EntryRow, bool]:
+    """The entry for a request, and whether it is new.
+
+    One that failed or was cancelled is queued again; so is one that succeeded, if what it published is not there.
+    """
     take_turn(session)
     row = find_key(session, new.kind, new.key)
     if row is None:
@@ -81,7 +86,7 @@ def submit(session: Session, now: float, new: New) -> tuple[EntryRow, bool]:
         session.flush()
         append(session, now, row, "state")
         return row, True
-    if row.state in ("failed", "cancelled"):
+    if row.state in ("failed", "cancelled") or (row.state == "succeeded" and not is_there(row)):
         row.request, row.resolved, row.workers, row.group = new.request, new.resolved, new.workers, new.group
         again(session, now, row)
     return row, False

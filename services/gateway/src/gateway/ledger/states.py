@@ -3,7 +3,7 @@
     queued ─► planning ─► running(stage, done/total) ─► publishing ─► succeeded | failed | cancelled
 
 An attempt that is lost (its Ray, its worker or its machine died) goes back to queued; so does what failed or was
-cancelled and is asked for again. What has succeeded stays.
+cancelled and is asked for again, and what has succeeded when what it published is gone from the store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NEXT: dict[State, frozenset[State]] = {
     "planning": frozenset({"running", "queued", "failed", "cancelled"}),
     "running": frozenset({"publishing", "queued", "failed", "cancelled"}),
     "publishing": frozenset({"succeeded", "queued", "failed", "cancelled"}),
-    "succeeded": frozenset(),
+    "succeeded": frozenset({"queued"}),
     "failed": frozenset({"queued"}),
     "cancelled": frozenset({"queued"}),
 }

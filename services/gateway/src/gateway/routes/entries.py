@@ -12,10 +12,12 @@ GET    /v1/<kind>s/{id}/log     what its work prints
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy.orm import Session
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from gateway.auth import SCOPE_OF, Caller, ServiceHere, need
 from gateway.jobs import journal
@@ -30,8 +32,18 @@ from gateway.requests import Understood
 from gateway.routes.common import Cursor, Id, IdempotencyKey, Limit, asked, problems, require, to_entry
 from gateway.routes.events import stream
 from gateway.service import Service
+from manifest.record import MANIFEST
 
 MOST_LOG_BYTES = 256 * 1024
+
+
+class _EntryConvertor(StringConvertor):
+    """An id in a path, up to the colon before a verb."""
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("entry", _EntryConvertor())
 
 Reader = Annotated[Caller, Depends(need("read"))]
 
@@ -54,8 +66,8 @@ def router_of(of: Kinds) -> APIRouter:
     router = APIRouter(prefix=f"/v1/{of.kind}s", tags=[f"{of.kind}s"])
     _add_submit(router, of)
     _add_reading(router, of)
-    _add_change(router, of, "cancel", entries.cancel)
-    _add_change(router, of, "retry", entries.retry)
+    _add_change(router, of, "cancel", entries.cancel, "Stop it. What is finished stays; asking twice is asking once.")
+    _add_change(router, of, "retry", entries.retry, "Queue what failed or was cancelled again.")
     return router
 
 
@@ -65,10 +77,13 @@ def _add_submit(router: APIRouter, of: Kinds) -> None:
     @router.post(
         "",
         name=f"submit_{of.kind}",
+        description=f"Ask for a {of.kind}. Asking for the same again gives the same {of.kind}, and one that failed or "
+        "was cancelled is queued again.",
         status_code=201,
         response_model=of.message | of.plan,
         responses={
             200: {"description": "It was asked for before; or a dry run.", "model": of.message | of.plan},
+            201: {"links": _links(of.kind)},
             **problems(400, 413, 415),
         },
     )
@@ -91,14 +106,34 @@ def _add_submit(router: APIRouter, of: Kinds) -> None:
         sent = json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()
 
         def act(session: Session, now: float) -> tuple[EntryRow, int]:
-            row, new = entries.submit(session, now, understood.new)
+            row, new = entries.submit(session, now, understood.new, partial(_is_published, service))
             return row, 201 if new else 200
 
         return _carry_out(service, asked(request, caller, idempotency_key, sent), act, response, of.kind)
 
 
+def _links(kind: Kind) -> dict[str, Any]:
+    """Where the answer's id leads, for whoever reads the OpenAPI document."""
+    leads_to = [f"get_{kind}", f"log_of_{kind}", f"cancel_{kind}", f"retry_{kind}"]
+    parameters = {"entry_id": "$response.body#/id"}
+    return {operation: {"operationId": operation, "parameters": parameters} for operation in leads_to}
+
+
+def _is_published(service: Service, row: EntryRow) -> bool:
+    """Whether what an entry made is still in the store."""
+    made = row.result or {}
+    paths = [path for path in (made.get("path"), *made.get("also", [])) if path is not None]
+    return all(service.store.exists(f"{path}/{MANIFEST}") for path in paths)
+
+
 def _add_reading(router: APIRouter, of: Kinds) -> None:
-    @router.get("", name=f"list_{of.kind}s", response_model=of.pages, responses=problems())
+    @router.get(
+        "",
+        name=f"list_{of.kind}s",
+        description=f"All {of.kind}s, newest first, by pages.",
+        response_model=of.pages,
+        responses=problems(),
+    )
     def list_entries(
         service: ServiceHere,
         _: Reader,
@@ -110,18 +145,25 @@ def _add_reading(router: APIRouter, of: Kinds) -> None:
             rows, after = entries.page(session, of.kind, before=cursor, limit=limit, states=state)
             return of.pages(items=[to_entry(session, row) for row in rows], next=after)
 
-    @router.get("/{entry_id}", name=f"get_{of.kind}", response_model=of.message, responses=problems(404))
+    @router.get(
+        "/{entry_id:entry}",
+        name=f"get_{of.kind}",
+        description=f"One {of.kind}.",
+        response_model=of.message,
+        responses=problems(404),
+    )
     def get(service: ServiceHere, _: Reader, entry_id: Id) -> Any:
         with service.database.read() as session:
             return to_entry(session, require(session, of.kind, entry_id))
 
-    @router.get("/{entry_id}/log", name=f"log_of_{of.kind}", response_model=Log, responses=problems(404))
+    @router.get("/{entry_id:entry}/log", name=f"log_of_{of.kind}", responses=problems(404))
     def log(
         service: ServiceHere,
         _: Reader,
         entry_id: Id,
         offset: Annotated[int, Query(ge=0, lt=2**53, description="In bytes.")] = 0,
     ) -> Log:
+        """What the newest attempt has printed, from a byte on."""
         with service.database.read() as session:
             row = require(session, of.kind, entry_id)
             job, attempt = row.job_id, row.attempt
@@ -133,11 +175,17 @@ def _add_reading(router: APIRouter, of: Kinds) -> None:
     stream(router, of.kind)
 
 
-def _add_change(router: APIRouter, of: Kinds, verb: str, change: Callable[[Session, float, EntryRow], None]) -> None:
+def _add_change(
+    router: APIRouter, of: Kinds, verb: str, change: Callable[[Session, float, EntryRow], None], description: str
+) -> None:
     Asker = Annotated[Caller, Depends(need(SCOPE_OF[of.kind]))]
 
     @router.post(
-        f"/{{entry_id}}:{verb}", name=f"{verb}_{of.kind}", response_model=of.message, responses=problems(404, 409)
+        f"/{{entry_id:entry}}:{verb}",
+        name=f"{verb}_{of.kind}",
+        description=description,
+        response_model=of.message,
+        responses=problems(404, 409),
     )
     def change_entry(
         request: Request,

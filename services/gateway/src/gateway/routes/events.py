@@ -39,7 +39,7 @@ def stream(router: APIRouter, kind: Kind) -> None:
             return require(session, kind, entry_id).id
 
     @router.get(
-        "/{entry_id}/events",
+        "/{entry_id:entry}/events",
         name=f"events_of_{kind}",
         response_class=EventSourceResponse,
         responses=problems(404),
@@ -50,6 +50,7 @@ def stream(router: APIRouter, kind: Kind) -> None:
         after: After = 0,
         last_event_id: LastEventId = None,
     ) -> AsyncIterator[ServerSentEvent]:
+        """What happens to it as server-sent events, from the beginning or after an event; the last is `end`."""
         seq = after if last_event_id is None else int(last_event_id)
         while not _stopping(service):
             batch, entry = await run_in_threadpool(_look, service, kind, found, seq)

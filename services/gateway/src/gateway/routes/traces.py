@@ -48,7 +48,7 @@ def get_lineage(service: ServiceHere, _: Reader, artifact_id: ArtifactId) -> dic
     return as_json(lineage(service.store.where(path)))
 
 
-@router.get("/documents/{document_id:path}/exposure", responses=problems())
+@router.get("/documents/{document_id:path}/exposure", responses=problems(404))
 def get_exposure(service: ServiceHere, _: Reader, document_id: DocumentId) -> dict[str, Any]:
     """Which mixtures hold a document, and which steps and checkpoints of all runs have read it, how often."""
     if not (service.store.exists("mixtures") or service.store.exists("runs")):
