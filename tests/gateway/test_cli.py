@@ -323,9 +323,7 @@ def test_elsewhere_than_on_a_terminal_a_stage_says_little() -> None:
         shown.lost(Unreachable("http://here does not answer"))
     assert out.getvalue().splitlines() == [
         "build-01: running",
-        "  a: 0/40 tasks",
         "  look \\x1b[2J[red]here",
-        "  b: 2/40 tasks, 10 min left",
         "http://here does not answer",
         "  waiting for it to come back; build-01 is not lost",
     ]

@@ -92,8 +92,7 @@ class Watch:
         )
         self._task: TaskID | None = None
         self._state: State | None = None
-        self._stage: str | None = None
-        self._said_at = float("-inf")
+        self._said_at = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -125,8 +124,8 @@ class Watch:
             self._move_bar(progress)
             return
         now = time.monotonic()
-        if progress.stage != self._stage or now - self._said_at >= PLAIN_EVERY_S:
-            self._stage, self._said_at = progress.stage, now
+        if now - self._said_at >= PLAIN_EVERY_S:
+            self._said_at = now
             self._line(f"  {progress.stage}: {amount(progress)}")
 
     def _move_bar(self, progress: Progress) -> None:

@@ -23,6 +23,10 @@ class Unreachable(WinnowError):  # noqa: N818 - a state of things rather than a 
     """Ray does not answer, or not as it should. What it carries out may go on all the same."""
 
 
+class Refused(Unreachable):
+    """Ray answers, and does not do what it is asked."""
+
+
 @dataclass(frozen=True)
 class Status:
     """What Ray says of a job. `text` is its explanation."""
@@ -77,7 +81,7 @@ class RayCluster:
         body: dict[str, object] = {"entrypoint": command, "submission_id": job, "metadata": {"program": "winnow"}}
         answer = self._send("POST", "/api/jobs/", body, SUBMIT_TIMEOUT_S)
         if answer.status_code != 200 and self.status(job) is None:
-            raise Unreachable(f"Ray took no job ({answer.status_code}): {_last_line(answer.text)}")
+            raise Refused(f"Ray took no job ({answer.status_code}): {_last_line(answer.text)}")
 
     def status(self, job: str) -> Status | None:
         answer = self._send("GET", f"/api/jobs/{job}")
@@ -108,9 +112,9 @@ class RayCluster:
 
 def _checked(answer: httpx2.Response) -> httpx2.Response:
     if answer.status_code == 401:
-        raise Unreachable("Ray refuses the token; give the cluster's RAY_AUTH_TOKEN as --ray-token")
+        raise Refused("Ray refuses the token; give the cluster's RAY_AUTH_TOKEN as --ray-token")
     if answer.status_code != 200:
-        raise Unreachable(f"Ray answered {answer.status_code}: {_last_line(answer.text)}")
+        raise Refused(f"Ray answered {answer.status_code}: {_last_line(answer.text)}")
     return answer
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from gateway.jobs import journal
-from gateway.jobs.cluster import Cluster, Status, Unreachable
+from gateway.jobs.cluster import Cluster, Refused, Status, Unreachable
 from gateway.ledger import leases
 from gateway.ledger.database import Database
 from gateway.ledger.leases import Held, LeaseLost
@@ -81,8 +81,11 @@ class Dispatcher:
         for job in held:
             try:
                 self._attend(job)
-            except (LeaseLost, Unreachable) as error:
+            except (LeaseLost, Refused) as error:
                 self._say(str(error))
+            except Unreachable as error:
+                self._say(str(error))
+                self.ray_is_up = False  # for the rest of this turn: a time limit is waited for once
 
     def _attend(self, job: Held) -> None:
         status = self.cluster.status(job.id) if self.ray_is_up else None

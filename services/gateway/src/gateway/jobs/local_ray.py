@@ -3,8 +3,8 @@
     gateway ──stdin──► python -m gateway.jobs.local_ray CPUS ──► Ray, its dashboard on 127.0.0.1
                             stdout: the dashboard's URL, once it is up
 
-The keeper holds Ray as its driver and shuts it down when its stdin closes. So nothing is left running, no other Ray on
-the machine is touched, and the gateway itself loads no Ray.
+The keeper holds Ray as its driver and shuts it down when its stdin closes, or kills what is left of it when its heart
+has died. So nothing is left running, no other Ray on the machine is touched, and the gateway itself loads no Ray.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -20,12 +21,18 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from gateway.jobs.cluster import RayCluster, Status, Unreachable
 
 SILENT_S = 20.0
 """A Ray that has not answered for so long is started anew."""
 START_S = 180.0
 STOP_S = 30.0
+
+HEARTS = frozenset({"gcs_server", "raylet"})
+"""What a Ray cannot live without."""
+WATCH_S = 1.0
 
 log = logging.getLogger("gateway.ray")
 
@@ -134,7 +141,10 @@ def main() -> None:
     os.dup2(2, 1)  # what Ray prints is no URL
     with private_ray(int(sys.argv[1]), dashboard=True) as url, suppress(BrokenPipeError):  # if the gateway is gone
         print(url, file=report, flush=True)
-        sys.stdin.buffer.read()
+        hearts = [child for child in psutil.Process().children() if child.name() in HEARTS]
+        while not select.select([sys.stdin], [], [], WATCH_S)[0]:
+            if any(not heart.is_running() or heart.status() == psutil.STATUS_ZOMBIE for heart in hearts):
+                os.killpg(0, signal.SIGKILL)  # it would wait a minute for what is dead
 
 
 if __name__ == "__main__":
