@@ -11,7 +11,6 @@ MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard packages/*/pyproject.toml se
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-
 $(READY): constraints.txt pyproject.toml $(MEMBERS:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Winnow needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 demo" >&2; exit 2; }
@@ -27,8 +26,9 @@ demo: $(READY)  ## raw text -> mixture -> trained model -> traced report, over H
 	@$(BIN)/python recipes/demo/run.py --out out/demo
 
 .PHONY: serve
-serve: $(READY)  ## the HTTP service, on http://127.0.0.1:8787, until ^C
-	@$(BIN)/gateway serve --home out/service --raw-root out --raw-root raw --sizes recipes/sizes.yaml
+serve: $(READY)  ## the HTTP service and its page, over what the demo made, on http://127.0.0.1:8787 until ^C
+	@$(BIN)/gateway serve --home out/demo/service --store out/demo/store --raw-root out/demo/raw --raw-root raw \
+		--sizes recipes/sizes.yaml
 
 .PHONY: test
 test: $(READY)  ## all tests but the slow ones and those that need a GPU

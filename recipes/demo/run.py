@@ -178,7 +178,7 @@ def _next(out: Path, mixture: Path, trained: Path, report: Path) -> None:
         ("the whole tree of its lineage", f"{BIN}/manifest lineage {report}"),
         ("which documents step 10 read", f"{BIN}/trainer audit {trained.parent.parent} --step 10"),
         ("which steps read a document", f"{BIN}/manifest exposure {store} --document {example}"),
-        ("the service, to stay", "make serve"),
+        ("all of it in a browser", "make serve"),
         ("the recipes", f"{HERE}/*.yaml"),
     ):
         console.print(f"  {what + ':':32}{command}", soft_wrap=True)

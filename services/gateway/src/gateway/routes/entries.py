@@ -29,8 +29,9 @@ from gateway.ledger.tables import EntryRow
 from gateway.messages import Build, Log, Report, Run
 from gateway.problems import ProblemError
 from gateway.requests import Understood
-from gateway.routes.common import Cursor, Id, IdempotencyKey, Limit, asked, problems, require, to_entry
 from gateway.routes.events import stream
+from gateway.routes.parameters import Cursor, Id, IdempotencyKey, Limit, asked, problems
+from gateway.routes.present import require, to_entry
 from gateway.service import Service
 from manifest.record import MANIFEST
 

@@ -15,7 +15,8 @@ from gateway.auth import Caller, ServiceHere, need
 from gateway.ledger import entries
 from gateway.ledger.states import ENDED, Kind
 from gateway.messages import Build, Event, Report, Run
-from gateway.routes.common import Id, problems, require, to_entry, to_event
+from gateway.routes.parameters import Id, problems
+from gateway.routes.present import require, to_entry, to_event
 from gateway.service import Service
 
 POLL_S = 0.5

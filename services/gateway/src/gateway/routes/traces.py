@@ -11,7 +11,7 @@ from gateway import artifacts
 from gateway.auth import Caller, ServiceHere, need
 from gateway.messages import Mixture, Page
 from gateway.problems import ProblemError
-from gateway.routes.common import Cursor, Limit, problems
+from gateway.routes.parameters import Cursor, Limit, problems
 from manifest.errors import InputError
 from manifest.lineage import as_json, lineage
 from manifest.sightings import Sightings, sightings_of_document

@@ -31,8 +31,9 @@ from gateway.requests import (
     understand_report,
     understand_run,
 )
-from gateway.routes.common import Id, problems, require
 from gateway.routes.entries import Kinds, router_of
+from gateway.routes.parameters import Id, problems
+from gateway.routes.present import require
 
 MOST_ROWS = 10_000
 PAGE = "report.html"

@@ -15,7 +15,7 @@ from gateway.ledger import entries
 from gateway.ledger.states import ACTIVE, ENDED, Kind
 from gateway.ledger.tables import EntryRow, EventRow
 from gateway.messages import Build, Report, Run
-from gateway.routes.common import to_entry
+from gateway.routes.present import to_entry
 from gateway.service import Service
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
