@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from dataproc import inventory as module
-from dataproc.inventory import inventory
+from dataproc.inventory import build_identity, inventory, listing_key
 from dataproc.raw import RawFile
+from dataproc.recipe import DataRecipe
 from dataproc.stage import Build
 from dataproc.workers import Serial, Workers
 from manifest.store import LocalStore
@@ -76,3 +78,32 @@ def test_a_dry_build_hashes_and_writes_nothing_down(raw: Path, tmp_path: Path, r
     wet = listed(recipe, raw, tmp_path / "store", Serial())
     assert listed(recipe, raw, tmp_path / "dry", Serial(), dry=True) == wet
     assert not (tmp_path / "dry").exists()
+
+
+def test_a_listing_has_a_key_and_content_an_identity(raw: Path, tmp_path: Path) -> None:
+    recipe = DataRecipe.model_validate(
+        {
+            "name": "r",
+            "sources": {"a": {"files": "a/*"}, "b": {"files": "b/*"}},
+            "tokenizer": {"train": {"vocab_size": 300}},
+            "phases": {"p": {"epochs": {"a": 1}}},
+            "block_tokens": 16,
+        }
+    )
+    build = Build(LocalStore(tmp_path / "store"), Serial())
+
+    def both(root: Path, until: str = "mixtures", recipe: DataRecipe = recipe) -> tuple[str, str]:
+        files = inventory(recipe, str(root), build)
+        return listing_key(recipe, str(root), until), build_identity(recipe, files, until)
+
+    first = both(raw)
+    assert both(raw) == first
+    copy = shutil.copytree(raw, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert (both(copy)[0] != first[0], both(copy)[1]) == (True, first[1])
+    os.utime(raw / "a" / "0.jsonl", (0, 0))
+    touched = both(raw)
+    assert (touched[0] != first[0], touched[1]) == (True, first[1])
+    others = [both(raw, until="tokens"), both(raw, recipe=recipe.model_copy(update={"name": "s"}))]
+    (raw / "b" / "2.jsonl").write_text('{"text": "changed"}')
+    others.append(both(raw))
+    assert len({touched, *others}) == len({identity for _, identity in [touched, *others]}) == 4

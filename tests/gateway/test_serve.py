@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -20,7 +21,29 @@ SIZES: dict[str, Any] = {"shared": {"tiny": {"layers": 1, "width": 16, "heads": 
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def other_ray() -> Iterator[None]:
+    """Somebody else's Ray on this machine, which has the ports that a Ray has by default."""
+    code = (
+        "import ray, sys; ray.init('local', num_cpus=1, object_store_memory=100_000_000, include_dashboard=False);"
+        "print('up', flush=True); sys.stdin.read()"
+    )
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != "up":
+            assert process.poll() is None
+        yield  # leaving the block closes its stdin
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, other_ray: None) -> Iterator[Gateway]:
     base = tmp_path_factory.mktemp("serve")
     started = Gateway(base / "home", write_raw(base / "raw"))
     started.start()

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import errno
+import pickle
 
 import pytest
 
-from manifest.errors import InputError, WinnowError, run_command
+from manifest.errors import FieldProblem, InputError, RecipeError, WinnowError, run_command
 
 Capture = pytest.CaptureFixture[str]
 
@@ -41,3 +42,9 @@ def test_a_traceback_is_there_for_those_who_ask(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("WINNOW_TRACEBACK", "1")
     with pytest.raises(InputError):
         raising(InputError("x"))
+
+
+def test_a_recipe_error_keeps_its_fields_on_the_way_between_processes() -> None:
+    error = RecipeError("two are wrong", [FieldProblem(("a", 0), "is missing")])
+    sent = pickle.loads(pickle.dumps(error))
+    assert (str(sent), sent.problems) == ("two are wrong", (FieldProblem(("a", 0), "is missing"),))

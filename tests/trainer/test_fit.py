@@ -18,7 +18,7 @@ import pytest
 
 from manifest.artifact import Opened
 from manifest.checkpoint import Checkpoint
-from manifest.errors import RecipeError, WrongArtifact
+from manifest.errors import InputError, RecipeError, WrongArtifact
 from manifest.store import LocalStore
 from trainer.cli import _run_name
 from trainer.fit import FitOptions, plan_run
@@ -208,6 +208,20 @@ def test_a_run_is_trained_by_one_process_at_a_time(options: FitOptions) -> None:
         command = f"from pathlib import Path; from trainer.run import held; held(Path({str(directory)!r})).__enter__()"
         second = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
     assert "is being trained by another process" in second.stderr
+
+
+def test_a_run_that_another_process_still_holds_is_waited_for(tmp_path: Path) -> None:
+    command = (
+        "import time, sys; from pathlib import Path; from trainer.run import held\n"
+        f"with held(Path({str(tmp_path)!r})): print(flush=True); time.sleep(0.6)"
+    )
+    with subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        with pytest.raises(InputError, match="is being trained by another process"), held(tmp_path, 0.0):
+            pass
+        with held(tmp_path, 30.0):
+            assert first.wait(30) == 0
 
 
 @pytest.mark.parametrize("name", ["../escape", "..", "a/b", "", "-x"])

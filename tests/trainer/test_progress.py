@@ -2,10 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from manifest.store import write_atomic
-from trainer.progress import Follower, span
+from trainer.progress import Follower
 
 
 def test_a_follower_reads_each_row_once_and_waits_for_a_whole_line(tmp_path: Path) -> None:
@@ -21,8 +19,3 @@ def test_a_follower_reads_each_row_once_and_waits_for_a_whole_line(tmp_path: Pat
     with file.open("a") as out:
         out.write('{"step": 1, "loss": 2.0}\n')  # … and grown beyond what was read before anyone looked
     assert follower.rows() == [{"step": 0}, {"step": 1, "loss": 2.0}]
-
-
-@pytest.mark.parametrize(("seconds", "said"), [(0, "0 s"), (119, "119 s"), (600, "10 min"), (9000, "2.5 h")])
-def test_a_time_is_said_in_the_unit_that_fits(seconds: float, said: str) -> None:
-    assert span(seconds) == said

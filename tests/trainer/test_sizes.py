@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from manifest.errors import RecipeError
-from trainer.sizes import resolve, shape_of
+from trainer.recipe import load_recipe
+from trainer.sizes import resolve, resolve_recipe, shape_of
 
 MakeRecipe = Callable[..., Path]
 
@@ -50,3 +52,11 @@ def test_heads_must_divide_the_width(recipe: Path) -> None:
     resolved = resolve(recipe, "odd")
     with pytest.raises(RecipeError, match="width 16 does not divide into 3 heads"):
         shape_of(resolved.recipe, resolved.size, vocab_size=100)
+
+
+def test_sizes_may_come_with_the_recipe_instead_of_a_file(recipe: Path) -> None:
+    from_file = resolve(recipe, "slow")
+    given = resolve_recipe(load_recipe(recipe), yaml.safe_load(SIZES), "slow")
+    assert (given.recipe, given.size, given.notes) == (from_file.recipe, from_file.size, from_file.notes)
+    with pytest.raises(RecipeError, match="sizes: no size 'huge' for recipe 'small'"):
+        resolve_recipe(load_recipe(recipe), yaml.safe_load(SIZES), "huge")

@@ -279,11 +279,35 @@ def private_ray(workers: int, *, dashboard: bool = False) -> Iterator[str | None
     import ray  # after the environment, which Ray reads when it is imported
 
     options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", **QUIET}
-    context = ray.init("local", num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, **options)
+    with _any_agent_port(ray):
+        context = ray.init("local", num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, **options)
     try:
         yield f"http://{context.dashboard_url}" if dashboard else None
     finally:
         ray.shutdown()
+
+
+def ray_address() -> str:
+    """The host:port of the Ray that this process is connected to, as RAY_ADDRESS has it."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
+@contextmanager
+def _any_agent_port(ray: Any) -> Iterator[None]:
+    """Within it, a Ray that is started leaves port 52365 to others.
+
+    What starts a Ray's jobs listens there and on no other, so of two Rays on a machine the second takes none; `ray
+    start` has a flag for it, and ray.init has not.
+    """
+    parameter = ray._private.parameter
+    original = parameter.RayParams
+    parameter.RayParams = partial(original, dashboard_agent_listen_port=None)
+    try:
+        yield
+    finally:
+        parameter.RayParams = original
 
 
 @contextmanager

@@ -57,10 +57,15 @@ class Cluster(Protocol):
 
 
 class RayCluster:
-    """A running cluster. `python` is the interpreter on its machines that has Winnow."""
+    """A running cluster. `python` is the interpreter on its machines that has Winnow.
 
-    def __init__(self, address: str, token: str, python: str) -> None:
+    gcs: where jobs are to find their cluster, as host:port. Ray tells them, but where several Rays are on a machine it
+    may name another one.
+    """
+
+    def __init__(self, address: str, token: str, python: str, gcs: str | None = None) -> None:
         self.python = python
+        self._gcs = gcs
         self._http = httpx2.Client(
             base_url=address, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=TIMEOUT_S
         )
@@ -77,7 +82,9 @@ class RayCluster:
         return str(self._call("GET", "/api/version").json()["session_name"])
 
     def submit(self, job: str, directory: Path) -> None:
-        command = shlex.join([self.python, "-m", "gateway.jobs.work", str(directory)])
+        command = shlex.join(
+            [self.python, "-m", "gateway.jobs.work", str(directory), *([self._gcs] if self._gcs else [])]
+        )
         body: dict[str, object] = {"entrypoint": command, "submission_id": job, "metadata": {"program": "winnow"}}
         answer = self._send("POST", "/api/jobs/", body, SUBMIT_TIMEOUT_S)
         if answer.status_code != 200 and self.status(job) is None:

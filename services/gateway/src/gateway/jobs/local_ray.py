@@ -1,7 +1,7 @@
 """A Ray of the gateway's own, kept by a process beside it that ends with it, however it ends.
 
     gateway ──stdin──► python -m gateway.jobs.local_ray CPUS ──► Ray, its dashboard on 127.0.0.1
-                            stdout: the dashboard's URL, once it is up
+                            stdout: the dashboard's URL and the address of its GCS, once it is up
 
 The keeper holds Ray as its driver and shuts it down when its stdin closes, or kills what is left of it when its heart
 has died. So nothing is left running, no other Ray on the machine is touched, and the gateway itself loads no Ray.
@@ -48,6 +48,7 @@ class LocalRay:
         self._keeper: subprocess.Popen[bytes] | None = None
         self._cluster: RayCluster | None = None
         self._url: str | None = None
+        self._gcs: str | None = None
         self._answered = 0.0
         self._closed = False
 
@@ -61,7 +62,7 @@ class LocalRay:
             if self._url is None:
                 self._drop_if_silent(START_S)
                 return False
-            self._cluster = RayCluster(self._url, self._token, self.python)
+            self._cluster = RayCluster(self._url, self._token, self.python, self._gcs)
         if self._cluster.ready():
             self._answered = time.monotonic()
             return True
@@ -106,10 +107,10 @@ class LocalRay:
 
     def _listen(self, keeper: subprocess.Popen[bytes]) -> None:
         assert keeper.stdout is not None
-        url = keeper.stdout.readline().decode().strip()
-        if url and keeper is self._keeper:
+        said = keeper.stdout.readline().decode().split()
+        if said and keeper is self._keeper:
             log.info("Ray is up after %.0f s", time.monotonic() - self._answered)
-            self._url = url
+            self._url, self._gcs = said
 
     def _drop_if_silent(self, limit_s: float) -> None:
         if time.monotonic() - self._answered > limit_s:
@@ -134,13 +135,13 @@ class LocalRay:
 
 def main() -> None:
     """The keeper."""
-    from dataproc.workers import private_ray
+    from dataproc.workers import private_ray, ray_address
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what Ray prints is no URL
     with private_ray(int(sys.argv[1]), dashboard=True) as url, suppress(BrokenPipeError):  # if the gateway is gone
-        print(url, file=report, flush=True)
+        print(url, ray_address(), file=report, flush=True)
         hearts = [child for child in psutil.Process().children() if child.name() in HEARTS]
         while not select.select([sys.stdin], [], [], WATCH_S)[0]:
             if any(not heart.is_running() or heart.status() == psutil.STATUS_ZOMBIE for heart in hearts):

@@ -1,6 +1,6 @@
 """The entrypoint of a job on Ray: does its tasks one after another, and keeps the journal.
 
-    python -m gateway.jobs.work <home>/jobs/<job>
+    python -m gateway.jobs.work <home>/jobs/<job> [host:port of this job's Ray]
 
 It knows neither the ledger nor HTTP. What it leaves behind when it is killed is in the store; the next attempt goes on
 from there, after this one has let go of the entry's lock.
@@ -30,6 +30,8 @@ LOCK_POLL_S = 0.2
 
 def main() -> None:
     directory = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        os.environ["RAY_ADDRESS"] = sys.argv[2]
     job = read_job(directory)
     _print_to(directory / LOG)
     _share_the_machine(max(task.workers for task in job.tasks))
