@@ -96,14 +96,20 @@ def _fresh(server: str) -> Iterator[str]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture
+def postgres_url(postgres: str) -> Iterator[str]:
+    """A fresh database."""
+    with _fresh(postgres) as url:
+        yield url
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of an empty database: SQLite, and PostgreSQL."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'ledger.db'}"
     else:
-        with _fresh(request.getfixturevalue("postgres")) as url:
-            yield url
+        yield request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture

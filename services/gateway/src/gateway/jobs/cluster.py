@@ -118,8 +118,8 @@ class RayCluster:
 
 
 def _checked(answer: httpx2.Response) -> httpx2.Response:
-    if answer.status_code == 401:
-        raise Refused("Ray refuses the token; give the cluster's RAY_AUTH_TOKEN as --ray-token")
+    if answer.status_code in (401, 403):
+        raise Refused("Ray refuses the token; give the cluster's RAY_AUTH_TOKEN as WINNOW_RAY_TOKEN")
     if answer.status_code != 200:
         raise Refused(f"Ray answered {answer.status_code}: {_last_line(answer.text)}")
     return answer
