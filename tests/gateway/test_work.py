@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 import time
@@ -160,6 +161,10 @@ def test_a_report_can_be_read_and_traced_to_raw_files(client: TestClient, report
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "bits" in page.text
+    for name in re.findall(r'href="([^"#:/]+)"', page.text):
+        assert client.get(f"/v1/reports/{report['id']}/{name}").status_code == 200, name
+    for name in ("other.md", "manifest.json.bak", "..%2fmanifest.json"):
+        assert client.get(f"/v1/reports/{report['id']}/{name}").status_code in (404, 422), name
     for reference in (report["result"]["path"], report["result"]["id"], report["result"]["id"][:12]):
         tree = client.get(f"/v1/lineage/{reference}").json()
         assert tree["id"] == report["result"]["id"]

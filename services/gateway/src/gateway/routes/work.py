@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Annotated
 
-from fastapi import Depends, Query
-from fastapi.responses import HTMLResponse
+from fastapi import Depends, Path, Query
+from fastapi.responses import FileResponse, HTMLResponse
 
 from gateway import artifacts
 from gateway.auth import Caller, ServiceHere, need
@@ -34,9 +35,12 @@ from gateway.requests import (
 from gateway.routes.entries import Kinds, router_of
 from gateway.routes.parameters import Id, problems
 from gateway.routes.present import require
+from gateway.service import Service
+from manifest.record import MANIFEST
 
 MOST_ROWS = 10_000
 PAGE = "report.html"
+FILE = r"^[A-Za-z0-9_-]+\.[a-z]+$"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 builds = router_of(Kinds("build", BuildRequest, Build, Page[Build], BuildPlan, understand_build, plan_build))
@@ -46,7 +50,7 @@ reports = router_of(Kinds("report", ReportRequest, Report, Page[Report], ReportP
 Reader = Annotated[Caller, Depends(need("read"))]
 
 
-@runs.get("/{entry_id}/metrics", responses=problems(404))
+@runs.get("/{entry_id:entry}/metrics", responses=problems(404))
 def metrics_of_run(
     service: ServiceHere, _: Reader, entry_id: Id, from_step: Annotated[int, Query(ge=0, lt=2**53)] = 0
 ) -> Metrics:
@@ -57,14 +61,30 @@ def metrics_of_run(
     return Metrics(rows=rows, next_step=rows[-1]["step"] + 1 if rows else from_step)
 
 
-@reports.get("/{entry_id}/page", response_class=HTMLResponse, responses=problems(404))
+@reports.get("/{entry_id:entry}/page", response_class=HTMLResponse, responses=problems(404))
 def page_of_report(service: ServiceHere, _: Reader, entry_id: Id) -> HTMLResponse:
     """The report as a page to read."""
+    return HTMLResponse(_file(service, entry_id, PAGE).read_bytes(), headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+@reports.get("/{entry_id:entry}/{name}", response_class=FileResponse, responses=problems(404))
+def file_of_report(
+    service: ServiceHere, _: Reader, entry_id: Id, name: Annotated[str, Path(pattern=FILE, max_length=100)]
+) -> FileResponse:
+    """A file of the report, as its page links to them: report.md, manifest.json, the rows of every document."""
+    headers = {"Content-Security-Policy": PAGE_POLICY}
+    return FileResponse(_file(service, entry_id, name), filename=name, headers=headers)
+
+
+def _file(service: Service, entry_id: str, name: str) -> pathlib.Path:
+    """A file that a report's manifest lists, or the manifest. Raises ProblemError."""
     with service.database.read() as session:
         result = require(session, "report", entry_id).result
     if result is None:
-        raise ProblemError(404, f"{entry_id} has no page: it has not succeeded")
-    file = service.store.local(result["path"]) / PAGE
-    if not file.is_file():
-        raise ProblemError(404, f"{result['path']} is no longer in the store; POST {entry_id}'s request again")
-    return HTMLResponse(file.read_bytes(), headers={"Content-Security-Policy": PAGE_POLICY})
+        raise ProblemError(404, f"{entry_id} has no files: it has not succeeded")
+    manifest = service.store.manifest(result["path"])
+    if manifest is None:
+        raise ProblemError(404, f"{result['path']} is no longer in the store; send {entry_id}'s request again")
+    if name not in {MANIFEST, *(file.path for file in manifest.files())}:
+        raise ProblemError(404, f"{entry_id} has no file {name}")
+    return service.store.local(result["path"]) / name
