@@ -11,7 +11,7 @@ from processes import Processes, make_dispatcher
 from work_fixtures import ask_build, entry, write_raw
 
 from gateway.jobs.dispatch import Dispatcher
-from gateway.jobs.journal import LOG
+from gateway.jobs.journal import JOURNAL, LOG
 from gateway.ledger import entries
 from gateway.ledger.database import Database
 from gateway.ledger.states import ENDED
@@ -138,3 +138,19 @@ def test_two_builds_of_the_same_content_have_one_identity(dispatcher: Dispatcher
     assert first.result == second.result
     with database.read() as session:
         assert entries.twin(session, second) == first.id
+
+
+def test_a_journal_that_cannot_be_read_costs_an_attempt_and_holds_up_nobody(
+    dispatcher: Dispatcher, tmp_path: Path
+) -> None:
+    raw = write_raw(tmp_path / "raw")
+    builds = [ask_build(dispatcher.database, raw, f"b{i}") for i in range(2)]
+    dispatcher.turn()
+    job = entry(dispatcher.database, builds[0]).job_id
+    assert job is not None
+    with (dispatcher.terms.jobs / job / JOURNAL).open("ab") as journal:
+        journal.write(b'{"entry": "half a li\n')
+    turn_until_ended(dispatcher, *builds)
+    first, second = (entry(dispatcher.database, build) for build in builds)
+    assert (first.state, second.state, second.faults) == ("succeeded", "succeeded", 0)
+    assert (first.attempt, first.faults) == (2, 1)

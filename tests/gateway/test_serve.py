@@ -74,6 +74,14 @@ def test_a_second_service_over_the_same_ledger_is_refused(gateway: Gateway) -> N
     assert "another gateway runs over" in second.stderr
 
 
+def test_another_home_does_not_make_it_another_ledger(gateway: Gateway, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway.serve", "serve", "--home", str(tmp_path), "--port", "0"]
+    command += ["--database", f"sqlite:///{gateway.home / 'ledger.db'}"]
+    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (second.returncode, second.stdout) == (2, "")
+    assert "another gateway runs over" in second.stderr
+
+
 def test_a_port_that_is_taken_is_told(gateway: Gateway, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gateway.serve", "serve", "--home", str(tmp_path), "--port", str(gateway.port)]
     second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -118,6 +126,7 @@ def test_at_its_end_nothing_is_left_running(gateway: Gateway) -> None:
         (["--port", "70000"], "--port: Input should be less than or equal to 65535 (found 70000)"),
         (["--database", "mysql://x/y"], "the ledger is kept in SQLite or PostgreSQL"),
         (["--database", "nonsense"], "is no database URL"),
+        (["--database", "sqlite://"], "the ledger is to outlive the service; give a file"),
         (["--host", "192.0.2.1"], "--host 192.0.2.1"),
         (["--store", "gopher://x"], "the scheme 'gopher' is unknown"),
         (["--database", "postgresql://nobody@127.0.0.1:1/none"], "cannot be opened"),

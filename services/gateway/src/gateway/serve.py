@@ -18,8 +18,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -27,6 +28,9 @@ from gateway.settings import Settings
 from manifest.errors import InputError, run_command
 
 BACKLOG = 128
+
+if TYPE_CHECKING:
+    from gateway.ledger.database import Database
 
 FLAGS: dict[str, dict[str, Any]] = {
     "home": {"metavar": "DIR"},
@@ -136,7 +140,7 @@ def running(settings: Settings) -> Iterator[Any]:
     settings.home.mkdir(parents=True, exist_ok=True)
     settings.jobs.mkdir(exist_ok=True)
     database = open_database(settings.database_url)
-    with _alone(settings) if database.is_sqlite else nullcontext():
+    with _alone(database) if database.is_sqlite else nullcontext():
         if database.is_sqlite:  # whoever held leases is gone
             with database.write() as session:
                 leases.release(session)
@@ -177,16 +181,17 @@ def _cpus(settings: Settings) -> int:
 
 
 @contextmanager
-def _alone(settings: Settings) -> Iterator[IO[str]]:
+def _alone(database: Database) -> Iterator[None]:
     """A SQLite ledger is for one service. Raises InputError if another has it."""
-    with (settings.home / ".lock").open("a+") as file:
+    file = Path(database.engine.url.database or "")
+    with file.with_name(f"{file.name}.lock").open("a") as lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"another gateway runs over {settings.home}; use that one, stop it, or give this one another --home"
+                f"another gateway runs over {file}; use that one, stop it, or give this one another --home"
             ) from error
-        yield file
+        yield
 
 
 def _listen(settings: Settings) -> socket.socket:

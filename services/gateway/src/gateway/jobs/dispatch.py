@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from gateway.ledger import leases
 from gateway.ledger.database import Database
 from gateway.ledger.leases import Held, LeaseLost
 from gateway.ledger.tables import EntryRow
-from manifest.errors import WinnowError
+from manifest.errors import CorruptArtifact, WinnowError
 
 CANCEL_GRACE_S = 20.0
 LAST_WORDS = 8
@@ -83,6 +84,8 @@ class Dispatcher:
                 self._attend(job)
             except (LeaseLost, Refused) as error:
                 self._say(str(error))
+            except CorruptArtifact as error:  # what it says cannot be read any more: another attempt
+                self._end(job, str(error))
             except Unreachable as error:
                 self._say(str(error))
                 self.ray_is_up = False  # for the rest of this turn: a time limit is waited for once
@@ -143,6 +146,11 @@ class Dispatcher:
                 leases.stopping(session, job, self.terms.owner, now)
         if job.stopping_since is not None and now - job.stopping_since > CANCEL_GRACE_S:
             self.cluster.stop(job.id)
+
+    def _end(self, job: Held, why: str) -> None:
+        with suppress(Unreachable):
+            self.cluster.stop(job.id)
+        self._requeue(job, why, fault=True)
 
     def _requeue(self, job: Held, why: str, *, fault: bool) -> None:
         with self.database.write() as session:

@@ -70,8 +70,10 @@ def open_database(url: str) -> Database:
     parsed = parsed.set(drivername=DRIVERS.get(parsed.drivername, parsed.drivername))
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise InputError(f"--database {parsed.drivername}: the ledger is kept in SQLite or PostgreSQL")
-    if parsed.get_backend_name() == "sqlite" and parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise InputError(f"--database {url}: the ledger is to outlive the service; give a file, sqlite:////path")
+        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
     engine = _engine(parsed)
     try:
         _migrate(engine)
