@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dataproc import inventory as module
-from dataproc.inventory import build_identity, inventory, listing_key
+from dataproc.inventory import build_identity, inventory, listing, listing_key
 from dataproc.raw import RawFile
 from dataproc.recipe import DataRecipe
 from dataproc.stage import Build
@@ -94,7 +94,7 @@ def test_a_listing_has_a_key_and_content_an_identity(raw: Path, tmp_path: Path) 
 
     def both(root: Path, until: str = "mixtures", recipe: DataRecipe = recipe) -> tuple[str, str]:
         files = inventory(recipe, str(root), build)
-        return listing_key(recipe, str(root), until), build_identity(recipe, files, until)
+        return listing_key(recipe, listing(recipe, str(root)), until), build_identity(recipe, files, until)
 
     first = both(raw)
     assert both(raw) == first

@@ -314,3 +314,10 @@ def test_reading_a_bomb_takes_little_memory_at_a_time(tmp_path: Path) -> None:
     file = write(tmp_path / "x.jsonl.gz", gzip.compress(b" " * 150_000_000, 1))
     chunks: Iterator[bytes] = _chunks(file)
     assert max(map(len, chunks)) < 100_000_000
+
+
+def test_a_file_name_that_is_no_utf8_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Path(os.fsdecode(bytes(tmp_path / "a") + b"/\xff.jsonl")).touch()
+    with pytest.raises(InputError, match=r"a name that is no UTF-8 \(.*xff.jsonl"):
+        RawRoot(str(tmp_path)).files("a", Source(files=("a/*",)))

@@ -7,12 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from served import Served, working
 from work_fixtures import data_recipe, write_raw
@@ -21,6 +23,7 @@ from gateway import client as client_module
 from gateway.client import Client, Misunderstood, ProblemError, Unreachable, explained, printable
 from gateway.ledger import keys
 from gateway.messages import Build, BuildRequest, Event, FieldError, Problem, ReportRequest
+from gateway.routes import events as routes_events
 from manifest.errors import InputError
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -335,3 +338,21 @@ def test_control_characters_are_spelt_out() -> None:
     assert printable(text) == "ared\\x1b]0;title\\x07 \\x9b2J \\u202e\nb\tü 漢"
     problem = Problem(title="t", status=422, detail="bad\x1b[2J", errors=[FieldError(pointer="/\x1b[H", detail="x")])
     assert "\x1b" not in str(ProblemError(problem))
+
+
+def test_a_revoked_key_ends_an_open_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes_events, "CHECK_S", 0.2)
+    write_raw(tmp_path / "raw")
+    with closing(Served(tmp_path, keys=True)) as served:
+        with served.database.write() as session:
+            key = keys.add(session, 0.0, "tester", ["admin"])
+        with Client(served.url, key) as client:
+            build, _ = client.submit(request_of(served))
+            events = client.events(build.id)
+            assert next(events).state == "queued"
+            with served.database.write() as session:
+                keys.revoke(session, 1.0, key.split("_")[1])
+            with pytest.raises(ProblemError, match="an API key is needed"):
+                next(events)
+        readiness = httpx2.get(f"{served.url}/readyz").json()
+        assert "trouble" not in readiness

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
+import pytest
 from processes import Processes, make_dispatcher
+from sqlalchemy.exc import OperationalError
 from work_fixtures import ask_build, entry, write_raw
 
+from gateway.jobs import dispatch
+from gateway.jobs.cluster import Unreachable
 from gateway.jobs.dispatch import Dispatcher
 from gateway.jobs.journal import JOURNAL, LOG
 from gateway.ledger import entries
@@ -154,3 +159,58 @@ def test_a_journal_that_cannot_be_read_costs_an_attempt_and_holds_up_nobody(
     first, second = (entry(dispatcher.database, build) for build in builds)
     assert (first.state, second.state, second.faults) == ("succeeded", "succeeded", 0)
     assert (first.attempt, first.faults) == (2, 1)
+
+
+def test_what_nobody_foresaw_does_not_end_the_dispatcher(
+    dispatcher: Dispatcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "ERROR_PAUSE_S", 0.05)
+    troubles = [
+        RuntimeError("nobody foresaw this"),
+        OSError("no space"),
+        OperationalError("SELECT", {}, OSError("away")),
+    ]
+
+    class Troubled(Processes):
+        def ready(self) -> bool:
+            if troubles:
+                raise troubles.pop(0)
+            return True
+
+    dispatcher.cluster = Troubled()
+    build = ask_build(dispatcher.database, write_raw(tmp_path / "raw"))
+    thread = threading.Thread(target=dispatcher.run)
+    thread.start()
+    try:
+        end = time.monotonic() + 60
+        while entry(dispatcher.database, build).state != "succeeded":
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        dispatcher.stop.set()
+        thread.join()
+        dispatcher.cluster.close()
+
+
+def test_a_job_that_begins_after_it_was_given_up_ends_at_once(dispatcher: Dispatcher, tmp_path: Path) -> None:
+    class Late(Processes):
+        """Takes a job, and says that it did not."""
+
+        def submit(self, job: str, directory: Path) -> None:
+            late.append((job, directory))
+            raise Unreachable("timed out")
+
+    late: list[tuple[str, Path]] = []
+    processes, dispatcher.cluster = dispatcher.cluster, Late()
+    build = ask_build(dispatcher.database, write_raw(tmp_path / "raw"))
+    dispatcher.turn()
+    with dispatcher.database.write() as session:
+        found = entries.find(session, "build", build, for_update=True)
+        assert found is not None
+        entries.cancel(session, dispatcher.database.now(session), found)
+    dispatcher.turn()
+    assert entry(dispatcher.database, build).state == "cancelled"
+    processes.submit(*late[0])
+    (process,) = processes.running.values()  # type: ignore[attr-defined]
+    assert process.wait(60) == 143
+    assert not (tmp_path / "store").exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -266,6 +268,56 @@ def test_many_at_once_are_one(client: TestClient, raw: Path, database: Database,
     assert sorted(answer.status_code for answer in answers_) == ([201] * 8 if key else [200] * 7 + [201])
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(EntryRow)) == 1
+
+
+def test_a_replay_does_not_look_at_the_raw_files_again(client: TestClient, raw: Path) -> None:
+    first = ask(client, raw, Idempotency_Key="k")
+    shutil.rmtree(raw / "a")
+    assert ask(client, raw, Idempotency_Key="k").json() == first.json()
+    problem(ask(client, raw), 422)
+
+
+@pytest.mark.parametrize(
+    ("changes", "raw_place", "pointer"),
+    [
+        ({}, "x" * 1000, "/raw"),
+        ({}, "\u2603" * 300, "/raw"),
+        ({"tokenizer": {"path": "ROOT/" + "x" * 400}}, ".", "/recipe/tokenizer/path"),
+        ({"block_tokens": "9" * 4299 + "T"}, ".", "/recipe/block_tokens"),
+        ({"block_tokens": 10**400}, ".", "/recipe/block_tokens"),
+        ({"seed": 10**4000}, ".", "/recipe/seed"),
+        ({"sources": {"a": {"files": "a/*", "text": "\ud800"}}}, ".", "/recipe/sources"),
+        ({"sources": {"a": {"files": "out/*"}}}, ".", "/recipe/sources"),
+        ({"sources": {"a": {"files": "names/*"}}}, ".", "/recipe/sources"),
+    ],
+)
+def test_what_the_system_would_stumble_over_is_told_by_its_field(
+    client: TestClient, raw: Path, changes: dict[str, Any], raw_place: str, pointer: str
+) -> None:
+    (raw.parent / "elsewhere").mkdir()
+    (raw.parent / "elsewhere" / "x.jsonl").write_text('{"text": "secret"}')
+    (raw / "out").symlink_to(raw.parent / "elsewhere")
+    (raw / "names").mkdir()
+    Path(os.fsdecode(bytes(raw / "names") + b"/\xff.jsonl")).touch()
+    recipe = json.loads(json.dumps(data_recipe(**changes)).replace("ROOT", str(raw)))
+    if "sources" in changes:
+        recipe["phases"] = {"only": {"epochs": {"a": 1}}}
+    for query in ("", "?dry_run=true"):
+        body = json.dumps({"recipe": recipe, "raw": raw_place})
+        answer = client.post(f"/v1/builds{query}", content=body, headers=JSON)
+        assert pointer in pointers(answer)
+
+
+def test_a_damaged_mixture_does_not_hide_the_others(client: TestClient, tmp_path: Path) -> None:
+    damaged = tmp_path / "store" / "mixtures" / "damaged"
+    damaged.mkdir(parents=True)
+    (damaged / "manifest.json").write_text("{")
+    assert client.get("/v1/mixtures").json() == {"items": [], "next": None}
+    assert client.get("/").status_code == 200
+    problem(client.get("/v1/mixtures/0123456789abcdef"), 404)
+    problem(client.get("/v1/mixtures/damaged"), 404)
+    problem(client.get("/v1/mixtures/" + "x" * 5000), 422)
+    assert client.get("/mixtures/" + "x" * 5000).status_code == 404
 
 
 def events_of(text: str) -> list[tuple[str, str, dict[str, Any]]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.jobs.journal import JOURNAL, LOG, Journal, Line, last_lines, read, read_log
 from manifest.errors import CorruptArtifact
@@ -36,12 +40,32 @@ def test_a_line_that_no_job_writes_is_an_error(tmp_path: Path) -> None:
         read(tmp_path, 0)
 
 
-@pytest.mark.parametrize("text", ["\x00 and \ud800", "tab\t, new\nline, \u2028"])
-def test_any_note_survives_or_is_replaced(tmp_path: Path, text: str) -> None:
-    Journal(tmp_path).write(Line(entry="build-1", at=0.0, note=text.encode("utf-8", "replace").decode()))
-    (line,), _ = read(tmp_path, 0)
-    assert line.note is not None
-    assert "\x00" not in line.note
+@given(
+    text=st.text(st.characters(), max_size=20) | st.sampled_from([r"x\u0000.jsonl", "\0", "\\\0", "\ud800", "\u2028"])
+)
+def test_any_note_can_be_read_again_and_kept(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    directory = tmp_path_factory.mktemp("journal")
+    Journal(directory).write(Line(entry="build-1", at=0.0, note=text))
+    (line,), _ = read(directory, 0)
+    assert line.note == text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    line = Line(entry="build-1", at=0.0, note="x" * 100)
+    journal.write(line)
+    size = (tmp_path / JOURNAL).stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, before[1]))  # the next line goes over it
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            journal.write(line)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    journal.write(line)
+    assert read(tmp_path, 0)[0] == [line, line]
 
 
 @pytest.mark.parametrize("limit", range(1, 12))

@@ -11,13 +11,14 @@ import pytest
 from sqlalchemy import select
 
 from gateway.jobs.journal import Line
-from gateway.ledger import entries, leases
+from gateway.ledger import entries, leases, site
 from gateway.ledger.database import Database, open_database
 from gateway.ledger.entries import HasEnded, IllegalTransition, New, StillGoes
 from gateway.ledger.leases import Held, LeaseLost
 from gateway.ledger.states import ENDED, NEXT, ORDER, State, way
 from gateway.ledger.tables import EntryRow, EventRow, JobRow
 from gateway.messages import Failure, Result
+from manifest.errors import InputError
 from manifest.progress import Progress
 
 numbers = count()
@@ -322,3 +323,50 @@ def test_ended_states_keep_their_events(database: Database) -> None:
         assert last is not None
         assert (last.state, last.note) == ("failed", "no such file")
     assert row(database, entry).state in ENDED
+
+
+def test_who_does_not_reach_ray_lets_others_take_over(database: Database) -> None:
+    build = ask(database)
+    (mine,) = admit(database, "a", lease_s=0.2)
+    time.sleep(0.3)
+    with database.write() as session:
+        now = database.now(session)
+        assert leases.hold(session, now, owner="a", lease_s=9, reachable=False) == [mine]
+        assert leases.hold(session, now, owner="b", lease_s=9, reachable=False) == []
+        (theirs,) = leases.hold(session, now, owner="b", lease_s=9)
+    assert (theirs.entries, theirs.fence) == ((build,), mine.fence + 1)
+
+
+def test_a_shared_ledger_is_about_one_home_and_store(database: Database) -> None:
+    with database.write() as session:
+        site.claim(session, "/home", "/store", moved=False)
+    for home, store in (("/other", "/store"), ("/home", "s3://other")):
+        with pytest.raises(InputError, match="--home /home --store /store"), database.write() as session:
+            site.claim(session, home, store, moved=False)
+    with database.write() as session:
+        site.claim(session, "/home", "s3://other", moved=True)
+    with database.write() as session:
+        site.claim(session, "/home", "s3://other", moved=False)
+
+
+def test_an_arm_that_dies_is_to_blame_and_not_those_behind_it(database: Database) -> None:
+    first, *others = [ask(database, group="g") for _ in range(3)]
+    for _ in range(3):
+        with database.write() as session:
+            session.get_one(EntryRow, first).turn_after = 0.0
+        held = admit(database)
+        job = next(job for job in held if first in job.entries)
+        say(database, job, entry=first, state="running")
+        with database.write() as session:
+            leases.requeue(session, database.now(session), job, "a", why="its process died", fault=True, max_faults=3)
+    assert (row(database, first).state, row(database, first).faults) == ("failed", 3)
+    for other in others:
+        assert (row(database, other).state, row(database, other).faults) == ("queued", 0)
+
+
+def test_text_that_a_database_does_not_take_is_kept_readable(database: Database) -> None:
+    entry = ask(database)
+    (held,) = admit(database)
+    with database.write() as session:
+        leases.requeue(session, database.now(session), held, "a", why="died: a\0b\ud800", fault=True, max_faults=1)
+    assert str(row(database, entry).note).startswith("died: a\ufffdb?")

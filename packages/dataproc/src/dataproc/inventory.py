@@ -42,15 +42,19 @@ def inventory(recipe: DataRecipe, raw: str, build: Build) -> dict[str, list[RawF
     }
 
 
-def listing_key(recipe: DataRecipe, raw: str, until: str) -> str:
+def listing(recipe: DataRecipe, raw: str) -> dict[str, list[RawFile]]:
+    """The raw files of each source, not hashed. Raises as `inventory` does."""
+    root = RawRoot(raw)
+    return {name: root.files(name, source) for name, source in recipe.sources.items()}
+
+
+def listing_key(recipe: DataRecipe, files: dict[str, list[RawFile]], until: str) -> str:
     """A digest of what a build would read, by name, size and time of change, and of what it would make of it.
 
-    Reads no file. Equal keys mean the same build; the same build may have another key where files were touched or
-    copied. Raises as `inventory` does.
+    Equal keys mean the same build; the same build may have another key where files were touched or copied.
     """
-    root = RawRoot(raw)
-    files = {name: [_key(file) for file in root.files(name, source)] for name, source in recipe.sources.items()}
-    return digest_of({"recipe": recipe.model_dump(mode="json"), "files": files, "until": until})
+    keys = {name: [_key(file) for file in found] for name, found in files.items()}
+    return digest_of({"recipe": recipe.model_dump(mode="json"), "files": keys, "until": until})
 
 
 def build_identity(recipe: DataRecipe, files: dict[str, list[RawFile]], until: str) -> str:

@@ -85,6 +85,14 @@ class RawRoot:
             listing = self.filesystem.get_file_info(pafs.FileSelector(top, recursive=True, allow_not_found=True))
         except OSError as error:
             raise InputError(f"--raw {self.uri}: {top} cannot be listed ({error}); give a directory") from error
+        try:
+            return self._matching(listing, parts)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"--raw {self.uri}: a file there has a name that is no UTF-8 ({error.object!r}); rename it"
+            ) from error
+
+    def _matching(self, listing: Sequence[Any], parts: Sequence[str]) -> list[RawFile]:
         return [
             RawFile(path=path, uri=f"{self.uri}/{path}", bytes=info.size, changed_ns=info.mtime_ns or 0)
             for info in listing

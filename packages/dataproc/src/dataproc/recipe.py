@@ -205,7 +205,7 @@ class DataRecipe(RecipeModel):
     holdout: Holdout = Holdout()
     tokenizer: TokenizerRecipe
     block_tokens: Count = Field(8192, ge=16)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
     phases: dict[str, PhaseRecipe] = Field(min_length=1)
 
     @field_validator("sources")

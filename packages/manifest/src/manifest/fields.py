@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from manifest.errors import FieldProblem, RecipeError
 
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+LONGEST_COUNT = 40
 _COUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmbgt]?)\s*", re.IGNORECASE)
 
 
@@ -24,7 +25,7 @@ def parse_count(value: object) -> object:
     if not isinstance(value, str):
         return value
     match = _COUNT.fullmatch(value)
-    if match is None:
+    if match is None or len(value) > LONGEST_COUNT:
         raise ValueError(f"{value!r} is not a count; write a whole number, or one such as 200k, 4M, 345B")
     whole, _, fraction = match[1].partition(".")
     scaled = int(whole + fraction) * _SUFFIX[match[2].lower()]
@@ -34,7 +35,7 @@ def parse_count(value: object) -> object:
     return count
 
 
-Count = Annotated[int, BeforeValidator(parse_count)]
+Count = Annotated[int, BeforeValidator(parse_count), Field(lt=2**63)]
 """An int that may be written 200k, 4M, 345B."""
 
 

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from gateway.messages import Mixture as MixtureMessage
 from gateway.messages import Page, Result
-from manifest.errors import InputError, NotAnArtifact
+from manifest.errors import ArtifactError, InputError, NotAnArtifact
 from manifest.mixture import Mixture
 from manifest.record import MANIFEST, Manifest
 from manifest.store import LocalStore, Store
 
 SHORTEST_ID = 12
+LONGEST_PATH = 1000
 MOST_CACHED = 4096
+
+log = logging.getLogger("gateway.store")
 
 _ID = re.compile(rf"[0-9a-f]{{{SHORTEST_ID},64}}")
 
@@ -48,7 +51,7 @@ def result_of(path: str, manifest: Manifest) -> Result:
 
 def mixtures_page(store: Store, *, cursor: str | None, limit: int) -> Page[MixtureMessage]:
     """Mixtures, newest first, and of those made at one time by path; `cursor` as a page before gave it."""
-    found = [_mixture(path, manifest) for path, manifest in _all_of(store, "mixtures")]
+    found = [_mixture(path, one) for path, one in _all_of(store, "mixtures") if isinstance(one, Mixture)]
     found.sort(key=_place, reverse=True)
     after = [one for one in found if cursor is None or _place(one) < cursor]
     return Page(items=after[:limit], next=_place(after[limit - 1]) if len(after) > limit else None)
@@ -60,6 +63,7 @@ def mixture(store: Store, reference: str) -> MixtureMessage:
         if _is_plain(asked) and _manifest(store, asked) is not None:
             reference = asked
     path, found = find(store, reference, "mixture")
+    assert isinstance(found, Mixture)
     return _mixture(path, found).model_copy(update={"manifest": json.loads(found.to_json())})
 
 
@@ -69,26 +73,37 @@ def newest_checkpoint(store: Store, run_path: str) -> str | None:
     return f"{run_path}/checkpoints/{max(steps, key=int)}" if steps else None
 
 
-def metrics_rows(store: Store, run_path: str, from_step: int = 0) -> list[dict[str, Any]]:
+def metrics_rows(store: Store, run_path: str, from_step: int = 0, limit: int | None = None) -> list[dict[str, Any]]:
     """The rows of a run's metrics.jsonl from a step on; a row that is being written is left for the next time."""
-    if not isinstance(store, LocalStore):
-        return []
-    file = store.root / run_path / "metrics.jsonl"
-    return list(_rows(file, from_step)) if file.is_file() else []
+    rows = (json.loads(line) for line in _lines(store, run_path))
+    return list(itertools.islice((row for row in rows if row["step"] >= from_step), limit))
 
 
-def _rows(file: Path, from_step: int) -> Iterator[dict[str, Any]]:
+def metrics_thinned(store: Store, run_path: str, most: int) -> list[dict[str, Any]]:
+    """Rows evenly spread over a run, at most twice `most` and the last; the others are not parsed."""
+    kept: list[bytes] = []
+    every, line = 1, b""
+    for number, line in enumerate(_lines(store, run_path)):
+        if number % every == 0:
+            kept.append(line)
+        if len(kept) > 2 * most:
+            kept, every = kept[::2], 2 * every
+    if line and kept[-1] is not line:
+        kept.append(line)
+    return [json.loads(line) for line in kept]
+
+
+def _lines(store: Store, run_path: str) -> Iterator[bytes]:
+    file = store.root / run_path / "metrics.jsonl" if isinstance(store, LocalStore) else None
+    if file is None or not file.is_file():
+        return
     with file.open("rb") as lines:
         for line in lines:
-            if not line.endswith(b"\n"):
-                return
-            row = json.loads(line)
-            if row["step"] >= from_step:
-                yield row
+            if line.endswith(b"\n"):
+                yield line
 
 
-def _mixture(path: str, manifest: Manifest) -> MixtureMessage:
-    assert isinstance(manifest, Mixture)
+def _mixture(path: str, manifest: Mixture) -> MixtureMessage:
     return MixtureMessage(
         path=path,
         id=manifest.id,
@@ -121,13 +136,17 @@ def _everything(store: Store) -> Iterator[tuple[str, Manifest]]:
 
 def _all_of(store: Store, folder: str) -> Iterator[tuple[str, Manifest]]:
     for name in store.list(folder):
-        found = _manifest(store, f"{folder}/{name}")
+        try:
+            found = _manifest(store, f"{folder}/{name}")
+        except ArtifactError as error:  # one that is damaged does not hide the others
+            log.warning("%s", error)
+            continue
         if found is not None:
             yield f"{folder}/{name}", found
 
 
 def _manifest(store: Store, path: str) -> Manifest | None:
-    if not store.exists(f"{path}/{MANIFEST}"):
+    if len(path) > LONGEST_PATH or not store.exists(f"{path}/{MANIFEST}"):
         return None
     return _read(store, path)
 

@@ -30,8 +30,9 @@ _bearer = HTTPBearer(auto_error=False, description="An API key, as `gateway keys
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, and what they may do."""
+    """Who asks, and what they may do. `id`: of the key."""
 
+    id: str
     name: str
     scopes: frozenset[str]
 
@@ -39,7 +40,7 @@ class Caller:
         return "admin" in self.scopes or scope in self.scopes
 
 
-ANYONE_HERE = Caller("local", frozenset(SCOPES))
+ANYONE_HERE = Caller("local", "local", frozenset(SCOPES))
 
 
 def service_of(request: Request) -> Service:
@@ -91,7 +92,7 @@ def _caller(service: Service, key: str) -> Caller | None:
         return None
     with service.database.read() as session:
         row = keys.check(session, key)
-        return None if row is None else Caller(row.name, frozenset(row.scopes.split()))
+        return None if row is None else Caller(row.id, row.name, frozenset(row.scopes.split()))
 
 
 def _require_same_site(request: Request, *, keyless: bool) -> None:

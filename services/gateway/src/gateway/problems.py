@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, TimeoutError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -53,14 +53,17 @@ class ProblemError(Exception):
 def blaming(*field: str | int, recipe: bool = False) -> Iterator[None]:
     """What is wrong with the input in this block is a 422, to blame on a field of the request.
 
-    recipe: errors that name a field of the recipe are told of that field.
+    So is what the system says of names that are too long or no text. recipe: errors that name a field of the recipe are
+    told of that field.
     """
     try:
         yield
+    except (OSError, UnicodeError) as error:
+        raise ProblemError(422, _printable(str(error)), field=field) from error
     except InputError as error:
         found: Sequence[FieldProblem] = error.problems if recipe and isinstance(error, RecipeError) else ()
         errors = [FieldError.at(("recipe", *problem.field), problem.message) for problem in found]
-        raise ProblemError(422, str(error), errors=errors or [FieldError.at(field, str(error))]) from error
+        raise ProblemError(422, str(error), errors=errors, field=() if errors else field) from error
 
 
 def answer(request: Request, problem: ProblemError) -> Response:
@@ -114,7 +117,8 @@ def install(app: FastAPI) -> None:
         return answer(request, ProblemError(500, str(error)))
 
     @app.exception_handler(OperationalError)
-    def _database(request: Request, error: OperationalError) -> Response:
+    @app.exception_handler(TimeoutError)
+    def _database(request: Request, error: OperationalError | TimeoutError) -> Response:
         log.error("%s %s: %s", request.method, request.url.path, error)
         headers = {"Retry-After": str(RETRY_AFTER_S)}
         return answer(request, ProblemError(503, "the ledger cannot be reached; try again shortly", headers=headers))

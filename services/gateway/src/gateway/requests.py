@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dataproc.estimate import Estimate, estimate
-from dataproc.inventory import listing_key
+from dataproc.inventory import listing, listing_key
 from dataproc.pipeline import STAGES
 from dataproc.recipe import DataRecipe
 from evalkit.checkpoint import Subject, open_subject
@@ -69,11 +69,13 @@ def understand_build(service: Service, request: BuildRequest, caller: str) -> Un
     with blaming("recipe", "tokenizer", "path"):
         tokenizer = _tokenizer(recipe, service.settings.raw_root_uris)
     with blaming("recipe", "sources"):
-        listing = listing_key(recipe, raw, request.options.until)
+        files = listing(recipe, raw)
+        roots.require_under((file.uri for found in files.values() for file in found), service.settings.raw_root_uris)
+        key = digest_of({"listing": listing_key(recipe, files, request.options.until), "tokenizer": tokenizer})
     new = New(
         kind="build",
         name=recipe.name,
-        key=digest_of({"listing": listing, "tokenizer": tokenizer}),
+        key=key,
         request=request.model_dump(mode="json"),
         resolved={"raw": raw},
         workers=request.options.workers,

@@ -8,7 +8,7 @@ resolve("s3://bucket/raw", roots) a URI under a root of the same scheme and buck
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,6 +38,14 @@ def resolve(place: str, roots: Sequence[str]) -> str:
     return _absolute(place, local)
 
 
+def require_under(paths: Iterable[str], roots: Sequence[str]) -> None:
+    """Raises NotUnderRoots for a local path that a link leads out of the roots."""
+    allowed = [_real(root) for root in roots if "://" not in root]
+    for path in paths:
+        if "://" not in path and not any(_real(path).is_relative_to(root) for root in allowed):
+            raise NotUnderRoots(f"{path} is a link that leads out of the configured roots")
+
+
 def _absolute(place: str, roots: Sequence[Path]) -> str:
     found = _real(place)
     if not any(found.is_relative_to(_real(str(root))) for root in roots):
@@ -50,7 +58,7 @@ def _relative(place: str, local: Sequence[Path], roots: Sequence[str]) -> str:
         found = _real(str(root / place))
         if not found.is_relative_to(_real(str(root))):
             raise NotUnderRoots(f"{place} leads out of the configured roots; write it without '..' and links")
-        if found.exists():
+        if os.path.exists(found):
             return str(found)
     remote = [root for root in roots if "://" in root]
     if remote and not local:

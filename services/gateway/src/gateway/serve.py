@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _settings_flags(serve)
     serve.add_argument("--keys", action="store_true", default=None, help=_help("keys"))
+    serve.add_argument("--moved", action="store_true", default=None, help=_help("moved"))
     serve.set_defaults(run=_serve)
     keys = commands.add_parser("keys", help="add, list and revoke API keys").add_subparsers(required=True)
     add = keys.add_parser("add", help="make a key and print it; it is not kept anywhere")
@@ -132,7 +133,7 @@ def running(settings: Settings) -> Iterator[Any]:
     """The app, with its dispatcher working behind it until the block ends. Raises InputError."""
     from gateway.app import create_app
     from gateway.jobs.dispatch import Dispatcher, Terms
-    from gateway.ledger import leases
+    from gateway.ledger import leases, site
     from gateway.ledger.database import open_database
     from gateway.service import Service
     from manifest.store import open_store
@@ -140,10 +141,12 @@ def running(settings: Settings) -> Iterator[Any]:
     settings.home.mkdir(parents=True, exist_ok=True)
     settings.jobs.mkdir(exist_ok=True)
     database = open_database(settings.database_url)
-    with _alone(database) if database.is_sqlite else nullcontext():
-        if database.is_sqlite:  # whoever held leases is gone
-            with database.write() as session:
+    with _alone(settings, database):
+        with database.write() as session:
+            if database.is_sqlite:  # whoever held leases is gone
                 leases.release(session)
+            else:
+                site.claim(session, str(settings.home.absolute()), settings.store_uri, moved=settings.moved)
         cluster = _cluster(settings)
         terms = Terms(
             owner=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"[:64],
@@ -181,15 +184,28 @@ def _cpus(settings: Settings) -> int:
 
 
 @contextmanager
-def _alone(database: Database) -> Iterator[None]:
-    """A SQLite ledger is for one service. Raises InputError if another has it."""
-    file = Path(database.engine.url.database or "")
-    with file.with_name(f"{file.name}.lock").open("a") as lock:
+def _alone(settings: Settings, database: Database) -> Iterator[None]:
+    """A SQLite ledger is for one service, and so is a home whose jobs are on a Ray of the service's own.
+
+    Raises InputError if another has it.
+    """
+    with ExitStack() as held:
+        if database.is_sqlite:
+            file = Path(str(database.engine.url.database))
+            held.enter_context(_locked(file, file.with_name(f"{file.name}.lock")))
+        if not settings.ray:
+            held.enter_context(_locked(settings.home, settings.home / ".lock"))
+        yield
+
+
+@contextmanager
+def _locked(what: Path, file: Path) -> Iterator[None]:
+    with file.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
-                f"another gateway runs over {file}; use that one, stop it, or give this one another --home"
+                f"another gateway runs over {what}; use that one, stop it, or give this one another --home"
             ) from error
         yield
 

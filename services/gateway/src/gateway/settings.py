@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     cpus: int = Field(0, ge=0, description="CPUs that jobs may use at once (default: all of this machine's).")
     sizes: Path | None = Field(None, description="A sizes.yaml for runs that bring none.")
     keys: bool = Field(False, description="Ask for API keys even on loopback.")
+    moved: bool = Field(False, description="Home or store of a shared ledger have moved; give it once.")
     max_body_bytes: int = Field(1 << 20, gt=0)
     lease_s: float = Field(15.0, gt=0)
     poll_s: float = Field(0.5, gt=0)

@@ -2,6 +2,7 @@
 
 job.json        gateway → job    what to do: one task per entry
 cancel-<entry>  gateway → job    stop this one
+closed          gateway → job    nobody listens any more: end
 journal.jsonl   job → gateway    what became of it, a line at a time
 log             job → gateway    all that the work printed
 """

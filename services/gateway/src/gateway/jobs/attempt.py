@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from gateway.jobs.journal import Journal, Line, Task, cancel_mark, notes
+from gateway.jobs.journal import Journal, Line, Task, cancel_mark, closed_mark, notes
 from gateway.ledger.states import State
 from gateway.messages import Failure, Result
 from manifest.progress import Progress
@@ -79,20 +79,23 @@ class Attempt:
 def watch_for_cancel(directory: Path, entry: str) -> Iterator[None]:
     """Within it, the mark that cancels an entry raises Cancelled on the main thread, also if it is there already.
 
-    Another interruption is none of the user's: it ends the process, so that there will be another attempt.
+    The mark that closes the job ends the process, and so does any other interruption: none of them is the user's wish,
+    and there will be another attempt.
     """
-    mark, over = cancel_mark(directory, entry), threading.Event()
+    mark, closed, over = cancel_mark(directory, entry), closed_mark(directory), threading.Event()
+    if closed.exists():
+        sys.exit(STOPPED)
     if mark.exists():
         raise Cancelled
 
     def watch() -> None:
         while not over.wait(POLL_S):
-            if mark.exists():
+            if mark.exists() or closed.exists():
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 
     def interrupted(number: int, frame: FrameType | None) -> None:
-        raise Cancelled
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupted)
     watcher = threading.Thread(target=watch, daemon=True)
@@ -100,7 +103,7 @@ def watch_for_cancel(directory: Path, entry: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:  # the trainer raises its own, after it has saved
-        if mark.exists():
+        if mark.exists() and not closed.exists():
             raise Cancelled from interrupt
         sys.exit(STOPPED)
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx2
 
@@ -79,7 +79,7 @@ class RayCluster:
 
     def session(self) -> str:
         """The name that this life of the cluster has; another one after a restart. Raises Unreachable."""
-        return str(self._call("GET", "/api/version").json()["session_name"])
+        return str(_fields(self._send("GET", "/api/version"), "session_name")["session_name"])
 
     def submit(self, job: str, directory: Path) -> None:
         command = shlex.join(
@@ -94,7 +94,7 @@ class RayCluster:
         answer = self._send("GET", f"/api/jobs/{job}")
         if answer.status_code == 404:
             return None
-        said = _checked(answer).json()
+        said = _fields(answer, "status")
         return Status(said["status"] in ENDED, _last_line(said.get("message") or said["status"]))
 
     def stop(self, job: str) -> None:
@@ -104,9 +104,6 @@ class RayCluster:
 
     def close(self) -> None:
         self._http.close()
-
-    def _call(self, method: str, path: str) -> httpx2.Response:
-        return _checked(self._send(method, path))
 
     def _send(
         self, method: str, path: str, body: dict[str, object] | None = None, timeout_s: float = TIMEOUT_S
@@ -123,6 +120,17 @@ def _checked(answer: httpx2.Response) -> httpx2.Response:
     if answer.status_code != 200:
         raise Refused(f"Ray answered {answer.status_code}: {_last_line(answer.text)}")
     return answer
+
+
+def _fields(answer: httpx2.Response, *needed: str) -> dict[str, Any]:
+    """The JSON object of an answer. Raises Refused if it is none of Ray's, such as a proxy's page."""
+    try:
+        found = _checked(answer).json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in needed):
+        raise Refused(f"{answer.url} answers, but not as a Ray dashboard does; is --ray its URL?")
+    return found
 
 
 def _last_line(text: str) -> str:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.jobs import journal
 from gateway.jobs.cluster import Cluster, Refused, Status, Unreachable
@@ -57,18 +56,24 @@ class Dispatcher:
         self.trouble: str | None = None
 
     def run(self) -> None:
-        """Turns until asked to stop, then lets go of its leases. A database that is away for a while is waited for."""
+        """Turns until asked to stop, then lets go of its leases. Whatever is away for a while is waited for."""
         pause_s = 0.0
         while not self.stop.wait(pause_s):
             pause_s = self.terms.poll_s
             try:
                 self.turn()
-                self.trouble = None
-            except (OperationalError, OSError, WinnowError) as error:
-                self._say(str(error).splitlines()[0])
+            except (SQLAlchemyError, OSError, WinnowError) as error:
+                self._fail(str(error))
                 pause_s = ERROR_PAUSE_S
-        with self.database.write() as session:
-            leases.release(session, self.terms.owner)
+            except Exception:
+                log.exception("a turn of the dispatcher failed; the next one tries again")
+                self._fail("an error that should not happen; its traceback is in the service's log")
+                pause_s = ERROR_PAUSE_S
+        try:
+            with self.database.write() as session:
+                leases.release(session, self.terms.owner)
+        except SQLAlchemyError as error:
+            log.warning("leases are left to run out: %s", one_line(str(error)))
 
     def turn(self) -> None:
         """Everything once."""
@@ -78,21 +83,28 @@ class Dispatcher:
             now = self.database.now(session)
             if self.ray_is_up:
                 leases.admit(session, now, owner=terms.owner, lease_s=terms.lease_s, cpus=terms.cpus)
-            held = leases.hold(session, now, owner=terms.owner, lease_s=terms.lease_s)
-        for job in held:
-            try:
-                self._attend(job)
-            except (LeaseLost, Refused) as error:
-                self._say(str(error))
-            except CorruptArtifact as error:  # what it says cannot be read any more: another attempt
-                self._end(job, str(error))
-            except Unreachable as error:
-                self._say(str(error))
-                self.ray_is_up = False  # for the rest of this turn: a time limit is waited for once
+            held = leases.hold(session, now, owner=terms.owner, lease_s=terms.lease_s, reachable=self.ray_is_up)
+        troubles = [trouble for job in held if (trouble := self._try_to_attend(job))]
+        self._say(troubles[0] if troubles else None)
+
+    def _try_to_attend(self, job: Held) -> str | None:
+        """What is in the way of a job, if anything is; it does not hold up the others."""
+        try:
+            self._attend(job)
+        except (LeaseLost, Refused, OSError) as error:
+            return str(error)
+        except Unreachable as error:
+            self.ray_is_up = False  # for the rest of this turn: a time limit is waited for once
+            return str(error)
+        return None
 
     def _attend(self, job: Held) -> None:
         status = self.cluster.status(job.id) if self.ray_is_up else None
-        self._read_journal(job)  # after the status: a job that has ended has said all it had to say
+        try:
+            self._read_journal(job)  # after the status: a job that has ended has said all it had to say
+        except CorruptArtifact as error:
+            self._requeue(job, str(error), fault=True)
+            return
         if not self.ray_is_up or self._is_closed(job):
             return
         if status is not None and status.ended:
@@ -147,22 +159,32 @@ class Dispatcher:
         if job.stopping_since is not None and now - job.stopping_since > CANCEL_GRACE_S:
             self.cluster.stop(job.id)
 
-    def _end(self, job: Held, why: str) -> None:
-        with suppress(Unreachable):
-            self.cluster.stop(job.id)
-        self._requeue(job, why, fault=True)
-
     def _requeue(self, job: Held, why: str, *, fault: bool) -> None:
+        """Gives a job up. What may be left of it, or may yet begin, is told to end."""
+        directory = self.terms.jobs / job.id
+        if directory.is_dir():
+            journal.closed_mark(directory).touch()
         with self.database.write() as session:
             now = self.database.now(session)
             leases.requeue(session, now, job, self.terms.owner, why=why, fault=fault, max_faults=self.terms.max_faults)
-        log.warning("%s: %s", job.id, why)
+        log.warning("%s: %s", job.id, one_line(why))
 
     def _last_words(self, job: Held, status: Status) -> str:
         said = journal.last_lines(self.terms.jobs / job.id, LAST_WORDS)
         return f"its process died ({status.text})" + (f"; its last words:\n{said}" if said else "")
 
-    def _say(self, trouble: str) -> None:
-        if trouble != self.trouble:  # once, not twice per second
+    def _fail(self, trouble: str) -> None:
+        self.ray_is_up = False
+        self._say(trouble)
+
+    def _say(self, trouble: str | None) -> None:
+        trouble = one_line(trouble) if trouble else None
+        if trouble and trouble != self.trouble:  # once, not twice per second
             log.warning("%s", trouble)
         self.trouble = trouble
+
+
+def one_line(text: str) -> str:
+    """The first line of what somebody else wrote, for a log."""
+    first = next(iter(text.splitlines()), "")
+    return "".join(c if c.isprintable() else "\ufffd" for c in first)

@@ -6,6 +6,7 @@ waits for its end. Only the job writes it, and it writes the last line of an ent
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -65,15 +66,30 @@ class Journal:
         self._lock = threading.Lock()
 
     def write(self, line: Line, *, durable: bool = False) -> None:
-        """Appends a line; durable: and waits until it is on the disk."""
-        text = line.model_dump_json(exclude_none=True).replace("\\u0000", "\ufffd")
+        """Appends a line; durable: and waits until it is on the disk. Raises OSError, having written nothing."""
+        data = json.dumps(printable(line.model_dump(mode="json", exclude_none=True))).encode() + b"\n"
         with self._lock:
-            self._file.write(text.encode("utf-8", "replace") + b"\n")
+            end = os.fstat(self._file.fileno()).st_size
+            try:
+                while data:  # a disk that fills up takes a part
+                    data = data[self._file.write(data) :]
+            except OSError:
+                os.ftruncate(self._file.fileno(), end)
+                raise
             if durable:
                 os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
+
+
+def printable(value: Any) -> Any:
+    """A JSON value in which every string can be kept anywhere: no NUL, no lone surrogate."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    if isinstance(value, dict):
+        return {printable(key): printable(item) for key, item in value.items()}
+    return [printable(item) for item in value] if isinstance(value, list) else value
 
 
 def read(directory: Path, offset: int) -> tuple[list[Line], int]:
@@ -111,6 +127,11 @@ def cancel_mark(directory: Path, entry: str) -> Path:
     return directory / f"cancel-{entry}"
 
 
+def closed_mark(directory: Path) -> Path:
+    """The file that says that nobody listens to a job any more: whatever is left of it is to end."""
+    return directory / "closed"
+
+
 def read_log(directory: Path, offset: int, limit: int) -> tuple[str, int]:
     """A part of a job's log, at most `limit` bytes from `offset` on, and where the next part begins."""
     file = directory / LOG
@@ -132,7 +153,7 @@ def last_lines(directory: Path, count: int) -> str:
     size = file.stat().st_size
     with file.open("rb") as opened:
         opened.seek(max(0, size - 20_000))
-        return "\n".join(opened.read().decode("utf-8", "replace").splitlines()[-count:])
+        return str(printable("\n".join(opened.read().decode("utf-8", "replace").splitlines()[-count:])))
 
 
 def _tail(data: bytes) -> int:

@@ -25,8 +25,8 @@ import psutil
 
 from gateway.jobs.cluster import RayCluster, Status, Unreachable
 
-SILENT_S = 20.0
-"""A Ray that has not answered for so long is started anew."""
+SILENT_S = 60.0
+"""A Ray that has not answered for so long is started anew; one that has died is found out at once."""
 START_S = 180.0
 STOP_S = 30.0
 
@@ -71,6 +71,7 @@ class LocalRay:
 
     def submit(self, job: str, directory: Path) -> None:
         self._running().submit(job, directory)
+        self._answered = time.monotonic()
 
     def status(self, job: str) -> Status | None:
         return self._running().status(job)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.jobs import carry_out
-from gateway.jobs.attempt import Attempt, Cancelled, watch_for_cancel
+from gateway.jobs.attempt import STOPPED, Attempt, Cancelled, watch_for_cancel
 from gateway.jobs.journal import LOG, Job, Journal, Task, read_job
 from gateway.messages import Failure, FieldError, Result
 from manifest.errors import InputError, RecipeError, WinnowError, disk_error
@@ -86,7 +86,10 @@ def _unexpected(error: Exception) -> Failure:
 
 @contextmanager
 def _locked(file: Path, attempt: Attempt) -> Iterator[None]:
-    """The entry, for one attempt at a time: the processes of a lost one live on for seconds. Raises WinnowError."""
+    """The entry, for one attempt at a time: the processes of a lost one live on for seconds.
+
+    One that does not end in LOCK_WAIT_S ends this process, for another attempt later.
+    """
     with file.open("w") as opened:
         given_up = time.monotonic() + LOCK_WAIT_S
         waited = False
@@ -94,9 +97,10 @@ def _locked(file: Path, attempt: Attempt) -> Iterator[None]:
             try:
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except BlockingIOError as error:
+            except BlockingIOError:
                 if time.monotonic() > given_up:
-                    raise WinnowError(f"an earlier attempt still holds {file} after {LOCK_WAIT_S:.0f} s") from error
+                    print(f"an earlier attempt still holds {file} after {LOCK_WAIT_S:.0f} s", file=sys.stderr)
+                    sys.exit(STOPPED)
                 if not waited:
                     attempt.say(note="waiting for an earlier attempt to end")
                 waited = True
@@ -113,9 +117,10 @@ def _print_to(log: Path) -> None:
 
 
 def _share_the_machine(workers: int) -> None:
-    """As many threads as CPUs were asked for; set before the libraries that read it are loaded."""
+    """As many threads as CPUs were asked for and are here; set before the libraries that read it are loaded."""
+    threads = min(workers, len(os.sched_getaffinity(0)))
     for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[name] = str(workers)
+        os.environ[name] = str(threads)
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin take processor time from the other jobs
 
 

@@ -34,6 +34,16 @@ class Asked:
     digest: str
 
 
+def kept(session: Session, now: float, asked: Asked | None) -> tuple[EntryRow, int] | None:
+    """What a request was answered before: the entry, as it is now, and the HTTP status. Raises OtherRequest."""
+    found = session.get(RequestRow, (asked.who, asked.key)) if asked else None
+    if asked is None or found is None or found.created < now - KEPT_S:
+        return None
+    if found.digest != asked.digest:
+        raise OtherRequest(f"Idempotency-Key {asked.key!r} came with another request before; give each request its own")
+    return session.get_one(EntryRow, found.entry_id), found.status
+
+
 def once(
     session: Session, now: float, asked: Asked | None, act: Callable[[], tuple[EntryRow, int]]
 ) -> tuple[EntryRow, int, bool]:
@@ -42,14 +52,12 @@ def once(
         return *act(), False
     take_turn(session)
     session.execute(delete(RequestRow).where(RequestRow.created < now - KEPT_S))
-    kept = session.get(RequestRow, (asked.who, asked.key))
-    if kept is None:
-        row, status = act()
-        session.flush()
-        session.add(
-            RequestRow(who=asked.who, key=asked.key, digest=asked.digest, status=status, entry_id=row.id, created=now)
-        )
-        return row, status, False
-    if kept.digest != asked.digest:
-        raise OtherRequest(f"Idempotency-Key {asked.key!r} came with another request before; give each request its own")
-    return session.get_one(EntryRow, kept.entry_id), kept.status, True
+    before = kept(session, now, asked)
+    if before is not None:
+        return *before, True
+    row, status = act()
+    session.flush()
+    session.add(
+        RequestRow(who=asked.who, key=asked.key, digest=asked.digest, status=status, entry_id=row.id, created=now)
+    )
+    return row, status, False

@@ -176,6 +176,7 @@ def append(
     """Writes an event; a note is also the entry's newest."""
     row.last_seq += 1
     if note is not None:
+        note = note.encode("utf-8", "replace").decode().replace("\0", "\ufffd")  # PostgreSQL takes no other text
         row.note = note
     session.add(
         EventRow(entry_id=row.id, seq=row.last_seq, at=now, type=type_, state=row.state, progress=progress, note=note)

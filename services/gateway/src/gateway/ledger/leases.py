@@ -75,15 +75,23 @@ def admit(session: Session, now: float, *, owner: str, lease_s: float, cpus: int
     return opened
 
 
-def hold(session: Session, now: float, *, owner: str, lease_s: float) -> list[Held]:
-    """Renews the leases of this owner and takes over what nobody renews. Returns all jobs that are this owner's now."""
+def hold(session: Session, now: float, *, owner: str, lease_s: float, reachable: bool = True) -> list[Held]:
+    """Renews the leases of this owner and takes over what nobody renews. Returns all jobs that are this owner's now.
+
+    reachable: whether this owner reaches Ray. One that does not lets its leases run out, for others that do.
+    """
+    if reachable:
+        _renew(session, now, owner, lease_s)
+    jobs = session.scalars(select(JobRow).where(JobRow.closed.is_(False), JobRow.owner == owner).order_by(JobRow.id))
+    return [_held(session, job) for job in jobs]
+
+
+def _renew(session: Session, now: float, owner: str, lease_s: float) -> None:
     expired = (JobRow.closed.is_(False), JobRow.lease_until < now)
     tired = (JobRow.closed.is_(False), JobRow.owner == owner, JobRow.lease_until.between(now, now + lease_s * 2 / 3))
     session.execute(update(JobRow).where(*tired).values(lease_until=now + lease_s))
     taken = {"owner": owner, "fence": JobRow.fence + 1, "lease_until": now + lease_s}
     session.execute(update(JobRow).where(*expired).values(taken))
-    jobs = session.scalars(select(JobRow).where(JobRow.closed.is_(False), JobRow.owner == owner).order_by(JobRow.id))
-    return [_held(session, job) for job in jobs]
 
 
 def release(session: Session, owner: str | None = None) -> None:
@@ -120,18 +128,22 @@ def record(session: Session, now: float, held: Held, owner: str, lines: Iterable
 
 
 def requeue(session: Session, now: float, held: Held, owner: str, *, why: str, fault: bool, max_faults: int) -> None:
-    """The job is lost. fault: its own process died, rather than Ray or a machine with it. Raises LeaseLost."""
+    """The job is lost. fault: its own process died, rather than Ray or a machine with it. Raises LeaseLost.
+
+    The fault is of the entries that it worked on, or else of the first; the others only wait again.
+    """
     _mine(session, held, owner).closed = True
-    for row in _entries(session, held.id):
-        if row.state not in ENDED:
-            _give_back(session, now, row, why, fault, max_faults)
+    rows = [row for row in _entries(session, held.id) if row.state not in ENDED]
+    to_blame = [row for row in rows if row.state != "queued"] or rows[:1]
+    for row in rows:
+        _give_back(session, now, row, why, fault and row in to_blame, max_faults)
 
 
 def _give_back(session: Session, now: float, row: EntryRow, why: str, fault: bool, max_faults: int) -> None:
     row.faults += fault
     if row.cancel_requested:
         move(session, now, row, "cancelled")
-    elif row.faults >= max_faults:
+    elif fault and row.faults >= max_faults:
         row.failure = Failure(detail=f"{why}; it was tried {row.attempt} times", input_is_wrong=False).model_dump()
         move(session, now, row, "failed", note=why)
     else:

@@ -6,6 +6,7 @@
     requests                          answers by Idempotency-Key
     keys                              API keys, hashed
     turn                              one row, which whoever admits work holds for the length of a transaction
+    site                              one row: which home and store this ledger is about
 
 An entry may be written by the job that it points to alone, and a job by whoever holds its lease; so what a lost
 attempt or a stalled service says later is refused.
@@ -102,6 +103,7 @@ class RequestRow(Base):
     """A POST that came with an Idempotency-Key, and how it was answered."""
 
     __tablename__ = "requests"
+    __table_args__ = (Index("requests_by_age", "created"),)
 
     who: Mapped[str] = mapped_column(String(100), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
@@ -131,3 +133,13 @@ class TurnRow(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     count: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class SiteRow(Base):
+    """One row: the home and the store of the services that share this ledger."""
+
+    __tablename__ = "site"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    home: Mapped[str]
+    store: Mapped[str]

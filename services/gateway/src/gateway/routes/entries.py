@@ -10,9 +10,9 @@ GET    /v1/<kind>s/{id}/log     what its work prints
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes that are made in a function.
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -22,7 +22,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from gateway.auth import SCOPE_OF, Caller, ServiceHere, need
 from gateway.jobs import journal
 from gateway.ledger import entries
-from gateway.ledger.answers import OtherRequest, once
+from gateway.ledger.answers import Asked, OtherRequest, kept, once
 from gateway.ledger.entries import HasEnded, StillGoes
 from gateway.ledger.states import Kind, State
 from gateway.ledger.tables import EntryRow
@@ -97,20 +97,31 @@ def _add_submit(router: APIRouter, of: Kinds) -> None:
         dry_run: Annotated[bool, Query(description="Only say what it would be.")] = False,
         idempotency_key: IdempotencyKey = None,
     ) -> Any:
+        sent = json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()
+        known = None if dry_run else asked(request, caller, idempotency_key, sent)
+        replayed = _replayed(service, known, response)
+        if replayed is not None:
+            return replayed
         understood = of.understand(service, body, caller.name)
+        present, is_there = _look_up(service, understood)
         if dry_run:
             response.status_code = 200
-            with service.database.read() as session:
-                present = entries.find_key(session, of.kind, understood.new.key)
-                same_as = present.id if present else None
-            return of.make_plan(understood, same_as)
-        sent = json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()
+            return of.make_plan(understood, present)
 
         def act(session: Session, now: float) -> tuple[EntryRow, int]:
-            row, new = entries.submit(session, now, understood.new, partial(_is_published, service))
+            row, new = entries.submit(session, now, understood.new, lambda row: row.id != present or is_there)
             return row, 201 if new else 200
 
-        return _carry_out(service, asked(request, caller, idempotency_key, sent), act, response, of.kind)
+        return _carry_out(service, known, act, response)
+
+
+def _look_up(service: Service, understood: Understood) -> tuple[str | None, bool]:
+    """The entry of the same request, if there is one, and whether what it made is still in the store."""
+    with service.database.read() as session:
+        row = entries.find_key(session, understood.new.kind, understood.new.key)
+        present, made = (None, {}) if row is None else (row.id, row.result or {})
+    paths = [path for path in (made.get("path"), *made.get("also", [])) if path is not None]
+    return present, all(service.store.exists(f"{path}/{MANIFEST}") for path in paths)
 
 
 def _links(kind: Kind) -> dict[str, Any]:
@@ -118,13 +129,6 @@ def _links(kind: Kind) -> dict[str, Any]:
     leads_to = [f"get_{kind}", f"log_of_{kind}", f"cancel_{kind}", f"retry_{kind}"]
     parameters = {"entry_id": "$response.body#/id"}
     return {operation: {"operationId": operation, "parameters": parameters} for operation in leads_to}
-
-
-def _is_published(service: Service, row: EntryRow) -> bool:
-    """Whether what an entry made is still in the store."""
-    made = row.result or {}
-    paths = [path for path in (made.get("path"), *made.get("also", [])) if path is not None]
-    return all(service.store.exists(f"{path}/{MANIFEST}") for path in paths)
 
 
 def _add_reading(router: APIRouter, of: Kinds) -> None:
@@ -204,26 +208,43 @@ def _add_change(
                 raise ProblemError(409, str(error)) from error
             return row, 200
 
-        return _carry_out(service, asked(request, caller, idempotency_key), act, response, of.kind)
+        return _carry_out(service, asked(request, caller, idempotency_key), act, response)
+
+
+def _replayed(service: Service, known: Asked | None, response: Response) -> Build | Run | Report | None:
+    """The answer that this request has had before, if it has."""
+    with service.database.read() as session, _told():
+        before = kept(session, service.database.now(session), known)
+        return None if before is None else _answer(session, response, *before, replayed=True)
 
 
 def _carry_out(
     service: Service,
-    known: Any,
+    known: Asked | None,
     act: Callable[[Session, float], tuple[EntryRow, int]],
     response: Response,
-    kind: Kind,
 ) -> Build | Run | Report:
     """Does it, or finds that it was done; in one transaction."""
-    with service.database.write() as session:
+    with service.database.write() as session, _told():
         now = service.database.now(session)
-        try:
-            row, status, replayed = once(session, now, known, lambda: act(session, now))
-        except OtherRequest as error:
-            raise ProblemError(422, str(error), field=("header", "idempotency-key")) from error
+        row, status, replayed = once(session, now, known, lambda: act(session, now))
         session.flush()
-        response.status_code = status
-        response.headers["Location"] = f"/v1/{kind}s/{row.id}"
-        if replayed:
-            response.headers["Idempotency-Replayed"] = "true"
-        return to_entry(session, row)
+        return _answer(session, response, row, status, replayed=replayed)
+
+
+def _answer(
+    session: Session, response: Response, row: EntryRow, status: int, *, replayed: bool
+) -> Build | Run | Report:
+    response.status_code = status
+    response.headers["Location"] = f"/v1/{row.kind}s/{row.id}"
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return to_entry(session, row)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OtherRequest as error:
+        raise ProblemError(422, str(error), field=("header", "idempotency-key")) from error

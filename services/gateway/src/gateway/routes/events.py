@@ -4,14 +4,15 @@ goes on where it was (Last-Event-ID). The last event is `end`, with the entry as
 
 # No `from __future__ import annotations`: FastAPI reads the annotations of routes that are made in a function.
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from gateway.auth import Caller, ServiceHere, need
+from gateway.auth import Caller, ServiceHere, need, page_caller
 from gateway.ledger import entries
 from gateway.ledger.states import ENDED, Kind
 from gateway.messages import Build, Event, Report, Run
@@ -20,6 +21,7 @@ from gateway.routes.present import require, to_entry, to_event
 from gateway.service import Service
 
 POLL_S = 0.5
+CHECK_S = 5.0
 BATCH = 200
 
 After = Annotated[int, Query(ge=0, lt=2**31, description="Begin after this event.")]
@@ -46,6 +48,7 @@ def stream(router: APIRouter, kind: Kind) -> None:
         responses=problems(404),
     )
     async def events(
+        request: Request,
         service: ServiceHere,
         found: Annotated[str, Depends(present)],
         after: After = 0,
@@ -53,7 +56,12 @@ def stream(router: APIRouter, kind: Kind) -> None:
     ) -> AsyncIterator[ServerSentEvent]:
         """What happens to it as server-sent events, from the beginning or after an event; the last is `end`."""
         seq = after if last_event_id is None else int(last_event_id)
+        checked = time.monotonic()
         while not _stopping(service):
+            if time.monotonic() - checked > CHECK_S:
+                if await run_in_threadpool(page_caller, request) is None:
+                    return  # the key was revoked
+                checked = time.monotonic()
             batch, entry = await run_in_threadpool(_look, service, kind, found, seq)
             for event in batch:
                 seq = event.seq

@@ -27,7 +27,7 @@ from gateway.ledger.entries import HasEnded, StillGoes
 from gateway.ledger.states import Kind
 from gateway.service import Service
 from gateway.web import render, views
-from gateway.web.curve import curve
+from gateway.web.curve import MOST_POINTS, curve
 from manifest.errors import InputError
 from manifest.mixture import Mixture
 
@@ -261,7 +261,7 @@ def _given(service: Service, caller: Caller) -> dict[str, object]:
 
 def _curve(service: Service, detail: views.Detail) -> object:
     path = getattr(detail.entry, "path", None)
-    return None if path is None else curve(artifacts.metrics_rows(service.store, path))
+    return None if path is None else curve(artifacts.metrics_thinned(service.store, path, MOST_POINTS))
 
 
 def _is_htmx(request: Request) -> bool:

@@ -25,7 +25,9 @@ TITLES: dict[int, str] = {
 }
 
 Id = Annotated[str, Path(max_length=64, pattern=r"^[a-z]+-[0-9a-f]+$")]
-Cursor = Annotated[str | None, Query(max_length=400, description="`next` of the page before.")]
+Cursor = Annotated[
+    str | None, Query(max_length=400, pattern=r"^[\x20-\x7e]*$", description="`next` of the page before.")
+]
 Limit = Annotated[int, Query(ge=1, le=200)]
 IdempotencyKey = Annotated[
     str | None,
@@ -53,4 +55,4 @@ def asked(request: Request, caller: Caller, key: str | None, body: bytes = b"") 
     if key is None:
         return None
     digest = hashlib.sha256(f"{request.method} {request.url.path}\n".encode() + body).hexdigest()
-    return Asked(caller.name, key, digest)
+    return Asked(caller.id, key, digest)

@@ -57,7 +57,7 @@ def metrics_of_run(
     """The rows of a run, a step each, from a step on; at most ten thousand at once."""
     with service.database.read() as session:
         path = require(session, "run", entry_id).resolved["path"]
-    rows = artifacts.metrics_rows(service.store, path, from_step)[:MOST_ROWS]
+    rows = artifacts.metrics_rows(service.store, path, from_step, MOST_ROWS)
     return Metrics(rows=rows, next_step=rows[-1]["step"] + 1 if rows else from_step)
 
 

@@ -1,4 +1,4 @@
-"""The first ledger: entries, their events, jobs, keys, answered requests, and the turn."""
+"""The first ledger: entries, their events, jobs, keys, answered requests, the turn and the site."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -78,6 +78,7 @@ def upgrade() -> None:
         sa.Column("entry_id", sa.String(64), sa.ForeignKey("entries.id"), nullable=False),
         sa.Column("created", SECONDS, nullable=False),
     )
+    op.create_index("requests_by_age", "requests", ["created"])
     op.create_table(
         "keys",
         sa.Column("id", sa.String(32), primary_key=True),
@@ -92,9 +93,15 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
         sa.Column("count", sa.BigInteger(), nullable=False),
     )
+    op.create_table(
+        "site",
+        sa.Column("id", sa.Integer(), primary_key=True, autoincrement=False),
+        sa.Column("home", sa.Text(), nullable=False),
+        sa.Column("store", sa.Text(), nullable=False),
+    )
     op.bulk_insert(turn, [{"id": 1, "count": 0}])
 
 
 def downgrade() -> None:
-    for table in ("requests", "events", "entries", "turn", "keys", "jobs"):
+    for table in ("requests", "events", "entries", "turn", "site", "keys", "jobs"):
         op.drop_table(table)
