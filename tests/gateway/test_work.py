@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 import re
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +19,10 @@ from processes import Processes, make_dispatcher
 from test_http import pointers, problem
 from work_fixtures import data_recipe, eval_recipe, train_recipe, write_raw
 
+from gateway.artifacts import metrics_thinned
 from gateway.ledger.database import open_database
 from manifest.artifact import open_artifact, open_streams
+from manifest.store import open_store
 
 SIZES = {
     "shared": {"tiny": {"layers": 1, "width": 16, "heads": 2, "filter": 32}},
@@ -81,6 +86,23 @@ def test_a_run_trains_and_its_measurements_can_be_read(client: TestClient, runs:
     assert rest["rows"] == everything["rows"][2:]
     nothing = client.get(f"/v1/runs/{run['id']}/metrics", params={"from_step": 10**6}).json()
     assert nothing == {"rows": [], "next_step": 10**6}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 7, 20, 21, 1000])
+def test_a_long_run_is_thinned_but_for_its_lowest_and_its_last_row(tmp_path: Path, rows: int) -> None:
+    losses = [random.Random(i).random() for i in range(rows)]
+    (tmp_path / "runs" / "r").mkdir(parents=True)
+    lines = [json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in enumerate(losses)]
+    (tmp_path / "runs" / "r" / "metrics.jsonl").write_text("".join(lines) + '{"step": 10')
+    found = metrics_thinned(open_store(tmp_path), "runs/r", 10)
+    steps = [row["step"] for row in found]
+    assert steps == sorted(set(steps))
+    assert len(steps) <= min(rows, 22)
+    assert len(steps) >= min(rows, 10)
+    if rows:
+        assert {0, rows - 1, losses.index(min(losses))} <= set(steps)
+        gaps = [b - a for a, b in itertools.pairwise(steps)]
+        assert max(gaps, default=0) <= max(1, rows / 10)
 
 
 def test_arms_of_a_group_share_a_job(runs: list[dict[str, Any]]) -> None:

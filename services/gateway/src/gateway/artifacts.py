@@ -80,17 +80,21 @@ def metrics_rows(store: Store, run_path: str, from_step: int = 0, limit: int | N
 
 
 def metrics_thinned(store: Store, run_path: str, most: int) -> list[dict[str, Any]]:
-    """Rows evenly spread over a run, at most twice `most` and the last; the others are not parsed."""
-    kept: list[bytes] = []
-    every, line = 1, b""
+    """Rows evenly spread over a run, at most twice `most`, and besides them that of the lowest loss, and the last."""
+    kept: dict[int, dict[str, Any]] = {}
+    lowest = last = None
+    every = 1
     for number, line in enumerate(_lines(store, run_path)):
+        last = number, json.loads(line)
+        if lowest is None or last[1]["loss"] < lowest[1]["loss"]:
+            lowest = last
         if number % every == 0:
-            kept.append(line)
+            kept[number] = last[1]
         if len(kept) > 2 * most:
-            kept, every = kept[::2], 2 * every
-    if line and kept[-1] is not line:
-        kept.append(line)
-    return [json.loads(line) for line in kept]
+            every *= 2
+            kept = {number: row for number, row in kept.items() if number % every == 0}
+    kept |= dict(one for one in (lowest, last) if one is not None)
+    return [row for _, row in sorted(kept.items())]
 
 
 def _lines(store: Store, run_path: str) -> Iterator[bytes]:
