@@ -148,7 +148,7 @@ def test_a_dry_run_shows_the_plan_and_queues_nothing(idle: Served) -> None:
     file = recipe_file(idle)
     done = run(idle, "submit", "build", file, "--raw", "raw", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^  a, 1 files +\S+ bytes +\S+ documents +\S+ tokens$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  a, 1 files +\S+ raw bytes +\S+ documents +\S+ tokens$", done.stdout, re.MULTILINE)
     assert "warning: tokens are estimated" in done.stderr
     as_json = run(idle, "submit", "build", file, "--raw", "raw", "--dry-run", "--json")
     assert set(json.loads(as_json.stdout)["sources"]) == {"a", "b"}

@@ -352,7 +352,7 @@ def test_a_revoked_key_ends_an_open_stream(tmp_path: Path, monkeypatch: pytest.M
             assert next(events).state == "queued"
             with served.database.write() as session:
                 keys.revoke(session, 1.0, key.split("_")[1])
-            with pytest.raises(ProblemError, match="an API key is needed"):
+            with pytest.raises(ProblemError, match="not known here, or was revoked"):
                 next(events)
         readiness = httpx2.get(f"{served.url}/readyz").json()
         assert "trouble" not in readiness

@@ -329,10 +329,9 @@ def test_a_key_does_what_its_scopes_say(guarded: Ledger) -> None:
     assert f"/page/runs/{run}/cancel" in overview
     assert client.post(f"/page/builds/{build}/cancel", headers=HTMX).status_code == 403
     assert guarded.state(build) == "queued"
-    blind = guarded.client()
-    blind.post("/session", data={"key": add_key(guarded, "build"), "to": "/"}, headers=HERE)
-    refused = blind.get("/")
-    assert (refused.status_code, "lacks the scope read" in refused.text) == (403, True)
+    builder = guarded.client()
+    builder.post("/session", data={"key": add_key(guarded, "build"), "to": "/"}, headers=HERE)
+    assert f"/page/builds/{build}/cancel" in builder.get("/").text, "whoever may build may look"
 
 
 def test_an_entry_tells_its_whole_story(ledger: Ledger) -> None:

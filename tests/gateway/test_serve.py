@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from gateway_process import Gateway, all_gone
 from work_fixtures import data_recipe, train_recipe, write_raw
@@ -113,11 +114,30 @@ def until_started(client: Client, build: str) -> None:
         time.sleep(0.05)
 
 
-def test_at_its_end_nothing_is_left_running(gateway: Gateway) -> None:
+def test_at_its_end_nothing_is_left_running_and_streams_are_ended(gateway: Gateway) -> None:
     before = gateway.children()
-    assert gateway.end() == 0
+    (Path(gateway.home).parent / "raw" / "a" / "more.jsonl").write_text('{"text": "of it"}\n')
+    with gateway.client() as client:
+        build = ask_build(client, "never", workers=2)
+        client.cancel(build)
+        client.wait(build)
+        client.retry(build)
+        url = f"{gateway.url}/v1/builds/{ask_build(client, 'followed')}/events"
+        with httpx2.stream("GET", url) as stream:
+            lines = stream.iter_lines()
+            assert next(lines)
+            assert gateway.end() == 0
+            assert list(lines), "the stream ends as a stream does"
     assert all_gone(before, 5)
     assert "Traceback" not in gateway.log.read_text()
+
+
+def test_keys_of_a_ledger_that_is_not_there_are_not_listed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gateway.serve", "keys", "list", "--home", str(tmp_path / "typo")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no ledger at" in done.stderr
+    assert not (tmp_path / "typo").exists()
 
 
 @pytest.mark.parametrize(

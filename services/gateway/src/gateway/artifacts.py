@@ -11,8 +11,12 @@ import logging
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args
 
+from sqlalchemy.orm import Session
+
+from gateway.ledger.states import Kind
+from gateway.ledger.tables import EntryRow
 from gateway.messages import Mixture as MixtureMessage
 from gateway.messages import Page, Result
 from manifest.errors import ArtifactError, InputError, NotAnArtifact
@@ -26,6 +30,7 @@ MOST_CACHED = 4096
 
 log = logging.getLogger("gateway.store")
 
+_ENTRY = re.compile(rf"({'|'.join(get_args(Kind))})-[0-9a-f]+")
 _ID = re.compile(rf"[0-9a-f]{{{SHORTEST_ID},64}}")
 
 
@@ -43,6 +48,17 @@ def find(store: Store, reference: str, kind: str | None = None) -> tuple[str, Ma
     if kind is not None and found.kind != kind:
         raise InputError(f"{path} is a {found.kind}; expected a {kind}")
     return path, found
+
+
+def published_by(session: Session, reference: str) -> str:
+    """A reference; the id of an entry as the path of what it published. Raises InputError if it has not."""
+    parts = _ENTRY.fullmatch(reference)
+    row = session.get(EntryRow, reference) if parts else None
+    if row is None:
+        return reference
+    if row.result is None:
+        raise InputError(f"{reference} has published nothing: it is {row.state}")
+    return str(row.result["path"])
 
 
 def result_of(path: str, manifest: Manifest) -> Result:

@@ -30,14 +30,14 @@ _bearer = HTTPBearer(auto_error=False, description="An API key, as `gateway keys
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, and what they may do. `id`: of the key."""
+    """Who asks, and what they may do: whoever may do something may also look. `id`: of the key."""
 
     id: str
     name: str
     scopes: frozenset[str]
 
     def may(self, scope: Scope) -> bool:
-        return "admin" in self.scopes or scope in self.scopes
+        return "admin" in self.scopes or scope in self.scopes or (scope == "read" and bool(self.scopes))
 
 
 ANYONE_HERE = Caller("local", "local", frozenset(SCOPES))
@@ -74,11 +74,14 @@ def need(scope: Scope) -> Callable[..., Caller]:
     def caller(request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None) -> Caller:
         found = page_caller(request)
         if found is None:
-            raise ProblemError(
-                401,
-                "an API key is needed: send Authorization: Bearer wk_…; `gateway keys add` makes one",
-                headers={"WWW-Authenticate": "Bearer"},
+            sent = "authorization" in request.headers or SESSION_COOKIE in request.cookies
+            detail = (
+                "this API key is not known here, or was revoked; `gateway keys list` shows those that are valid"
+                if sent
+                else "an API key is needed: `winnow` takes it from WINNOW_KEY or --key-file, others send it as "
+                "Authorization: Bearer wk_…; `gateway keys add` makes one"
             )
+            raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
         if not found.may(scope):
             has = " ".join(sorted(found.scopes))
             raise ProblemError(403, f"the key of {found.name} has the scopes {has}; this needs {scope}")

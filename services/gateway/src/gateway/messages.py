@@ -31,7 +31,10 @@ Workers = Annotated[int, Field(ge=1, le=4096, description="How many workers do i
 Reference = Annotated[
     str,
     StringConstraints(min_length=1, max_length=300, pattern=PATH),
-    Field(description="A published artifact: its path in the store, such as mixtures/demo-9f2c…, or its id."),
+    Field(
+        description="A published artifact: its path in the store (mixtures/demo-9f2c…), its id, or the id of the "
+        "build, run or report that published it."
+    ),
 ]
 Tokens = Annotated[int, Field(gt=0, le=10**15)]
 
@@ -203,7 +206,10 @@ class SourcePlan(Message):
 
 
 class BuildPlan(Message):
-    """What a build would read and make. Estimates, from the beginnings of some files, unless `exact`."""
+    """What a build would read: `bytes` of raw files as they lie there, documents before cleaning and dedup.
+
+    Estimates, from the beginnings of some files; exact: all records were counted (tokens are estimated even then).
+    """
 
     documents: int
     bytes: int

@@ -108,7 +108,7 @@ def understand_run(service: Service, request: RunRequest, caller: str) -> Unders
     with blaming("size"):
         resolved = resolve_recipe(recipe, sizes, request.size)
     with blaming("mixture"):
-        path, _ = artifacts.find(service.store, request.mixture, "mixture")
+        path, _ = artifacts.find(service.store, _published(service, request.mixture), "mixture")
     uri = service.store.where(path)
     options = FitOptions(resolved, uri, service.store.uri, Workers(None, 1), tokens=request.tokens, seed=request.seed)
     with blaming("recipe", recipe=True):
@@ -138,14 +138,14 @@ def understand_report(service: Service, request: ReportRequest, caller: str) -> 
     with blaming("recipe", recipe=True):
         recipe = validate(EvalRecipe, request.recipe, "recipe")
     with blaming("checkpoint"):
-        path = _checkpoint(service, request.checkpoint)
+        path = _checkpoint(service, _published(service, request.checkpoint))
         subject = open_subject(service.store.where(path))
     compared = request.compare_to or recipe.compare_to
     resolved = {"checkpoint": service.store.where(path)}
     ids = [subject.checkpoint.manifest.id]
     if compared is not None:
         with blaming(*(("compare_to",) if request.compare_to else ("recipe", "compare_to"))):
-            report, manifest = artifacts.find(service.store, compared, "report")
+            report, manifest = artifacts.find(service.store, _published(service, compared), "report")
             resolved["compare_to"] = open_report(service.store.where(report)).uri
         ids.append(manifest.id)
     new = New(
@@ -180,6 +180,11 @@ def _tokenizer(recipe: DataRecipe, allowed: Sequence[str]) -> list[Any] | None:
         raise InputError(f"{file} is no file; give a directory with a tokenizer.json, or that file")
     status = file.stat()
     return [str(file), status.st_size, status.st_mtime_ns]
+
+
+def _published(service: Service, reference: str) -> str:
+    with service.database.read() as session:
+        return artifacts.published_by(session, reference)
 
 
 def _checkpoint(service: Service, reference: str) -> str:

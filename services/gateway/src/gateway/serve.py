@@ -116,7 +116,15 @@ def _serve(arguments: argparse.Namespace) -> None:
             url = f"http://{_shown(settings.host)}:{listening.getsockname()[1]}"
             print(url, flush=True)
             config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, server_header=False)
-            uvicorn.Server(config).run(sockets=[listening])
+            server = uvicorn.Server(config)
+            handle_exit = server.handle_exit
+
+            def end(sig: int, frame: FrameType | None) -> None:
+                app.state.service.dispatcher.stop.set()  # open event streams end, instead of being cut off
+                handle_exit(sig, frame)
+
+            server.handle_exit = end  # type: ignore[method-assign]
+            server.run(sockets=[listening])
     except KeyboardInterrupt:
         logging.getLogger("gateway").info("stopped; what was going on goes on at the next start")
     finally:
@@ -258,7 +266,11 @@ def _revoke_key(arguments: argparse.Namespace) -> None:
 def _ledger(arguments: argparse.Namespace) -> Iterator[Any]:
     from gateway.ledger.database import open_database
 
-    database = open_database(_settings(arguments).database_url)
+    settings = _settings(arguments)
+    file = settings.home / "ledger.db"
+    if not settings.database and not file.exists() and arguments.run is not _add_key:
+        raise InputError(f"there is no ledger at {file}; give the service's --home, or its --database")
+    database = open_database(settings.database_url)
     try:
         yield database
     finally:

@@ -193,4 +193,6 @@ def plan_lines(plan: BuildPlan | RunPlan | ReportPlan) -> Iterable[str]:
 
 
 def _amount(label: str, size_bytes: int, documents: int, tokens: int) -> str:
-    return f"  {label:<28}  {count(size_bytes):>6} bytes  {count(documents):>6} documents  {count(tokens):>6} tokens"
+    return (
+        f"  {label:<28}  {count(size_bytes):>6} raw bytes  {count(documents):>6} documents  {count(tokens):>6} tokens"
+    )

@@ -172,6 +172,7 @@ def _apply(session: Session, now: float, row: EntryRow, line: Line) -> None:
         for state in way(row.state, line.state):  # type: ignore[arg-type]
             if state == "succeeded":
                 row.result = line.result.model_dump() if line.result else None
+                row.progress = None
             move(session, now, row, state)
     if line.progress is not None and row.state not in ENDED:
         _progress(session, now, row, line.progress.model_dump())

@@ -34,13 +34,9 @@ from manifest.mixture import Mixture
 router = APIRouter(include_in_schema=False)
 
 
-def _viewer(request: Request) -> Caller | None:
-    """Who looks; None if they must log in first, with a key that may read."""
-    found = page_caller(request)
-    return found if found is not None and found.may("read") else None
+Viewer = Annotated[Caller | None, Depends(page_caller)]
+"""Who looks, as every key may; None if they must log in first."""
 
-
-Viewer = Annotated[Caller | None, Depends(_viewer)]
 Before = Annotated[str | None, Query(max_length=400, pattern=r"^[^\x00-\x1f]*$")]
 Verb = Literal["cancel", "retry"]
 
@@ -269,10 +265,7 @@ def _is_htmx(request: Request) -> bool:
 
 
 def _login(request: Request, to: str | None = None) -> Response:
-    """The form; whoever is known and still gets it has a key that may not read."""
-    blind = page_caller(request) is not None
-    complaint = "This key lacks the scope read, which the page needs." if blind else None
-    return render.page("login.html", status=403 if blind else 401, to=to or request.url.path, complaint=complaint)
+    return render.page("login.html", status=401, to=to or request.url.path, complaint=None)
 
 
 def _missing(request: Request, caller: Caller, text: str) -> Response:

@@ -42,7 +42,9 @@ def get_mixture(service: ServiceHere, _: Reader, artifact_id: ArtifactId) -> Mix
 def get_lineage(service: ServiceHere, _: Reader, artifact_id: ArtifactId) -> dict[str, Any]:
     """What an artifact was made from, down to raw files. A subtree that was given before is `repeated`."""
     try:
-        path, _manifest = artifacts.find(service.store, artifact_id)
+        with service.database.read() as session:
+            reference = artifacts.published_by(session, artifact_id)
+        path, _manifest = artifacts.find(service.store, reference)
     except InputError as error:
         raise ProblemError(404, str(error)) from error
     return as_json(lineage(service.store.where(path)))
