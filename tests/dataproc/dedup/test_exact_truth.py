@@ -18,10 +18,12 @@ import pytest
 import zstandard
 
 from dataproc.dedup.bands import band_keys, verified_bands
+from dataproc.dedup.buckets import buckets
 from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.components import connect, labels
+from dataproc.dedup.identical import identical
 from dataproc.dedup.minhash import is_signed, signatures
-from dataproc.dedup.pairs import identical, link
+from dataproc.dedup.pairs import Evidence, link
 from dataproc.dedup.shingles import Shingling, shingle_hashes, text_hashes, unique_sorted
 
 THRESHOLD = 0.8
@@ -60,8 +62,9 @@ def cluster(subset: str) -> Clustered:
     docs = np.flatnonzero(is_signed(signatures_ND))
     batches = [identical(text_hashes(cleaned), np.arange(len(cleaned)))]
     parent = connect(np.arange(len(cleaned)), batches[0])
+    evidence = Evidence.of(signatures_ND, sets)
     for keys in band_keys(signatures_ND[docs], verified_bands(THRESHOLD, 128)).T:
-        links = link(keys, docs, signatures_ND, sets, parent, threshold=THRESHOLD, cap=100_000)
+        links = link(buckets(keys, docs), evidence, parent, threshold=THRESHOLD, cap=100_000)
         batches.append(links.edges)
         parent = connect(parent, links.edges)
     return Clustered([name for name, _ in documents], cleaned.to_pylist(), np.concatenate(batches), parent)

@@ -1,6 +1,6 @@
 """Links against brute force: all pairs that share a key, each checked with Python's sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataproc.dedup.bands import Bands, band_keys
+from dataproc.dedup.buckets import buckets
 from dataproc.dedup.components import connect, labels
 from dataproc.dedup.minhash import signatures
-from dataproc.dedup.pairs import Links, identical, link, suspects
+from dataproc.dedup.pairs import Evidence, Links, link
 from dataproc.dedup.shingles import ShingleHashes, ShingleSets, unique_sorted
 
 NO_CAP = 1_000_000
@@ -36,6 +37,13 @@ def corpus(members: list[set[int]]) -> Corpus:
     hashes = np.concatenate([UNIVERSE[sorted(m)] for m in members])
     shingles = ShingleHashes(hashes, np.cumsum([0, *map(len, members)]))
     return Corpus(members, unique_sorted(shingles), signatures(shingles))
+
+
+def linked(
+    found: Corpus, keys: np.ndarray, docs: np.ndarray, parent: np.ndarray, *, threshold: float, cap: int
+) -> Links:
+    evidence = Evidence.of(found.signatures, found.sets)
+    return link(buckets(keys, docs), evidence, parent, threshold=threshold, cap=cap)
 
 
 def jaccard(a: set[int], b: set[int]) -> float:
@@ -89,7 +97,7 @@ def test_components_are_those_of_all_true_pairs_that_share_a_key(
     keys = np.array([key for key, _ in rows], np.uint64)
     docs = np.array([doc for _, doc in rows], np.int64)
     parent = connect(found.alone, np.array(known, np.int64).reshape(-1, 2))
-    links = link(keys, docs, found.signatures, found.sets, parent, threshold=threshold, cap=NO_CAP)
+    links = linked(found, keys, docs, parent, threshold=threshold, cap=NO_CAP)
     assert components_with(links, parent) == brute_force(found, keys, docs, parent, threshold)
 
 
@@ -100,7 +108,7 @@ def test_planted_near_duplicates_are_linked_band_by_band(seed: int) -> None:
     parent = expected = found.alone
     for keys in keys_NB.T:
         expected = np.array(brute_force(found, keys, found.alone, expected, 0.8))
-        links = link(keys, found.alone, found.signatures, found.sets, parent, threshold=0.8, cap=NO_CAP)
+        links = linked(found, keys, found.alone, parent, threshold=0.8, cap=NO_CAP)
         parent = connect(parent, links.edges)
     assert labels(parent).tolist() == expected.tolist()
     assert len(np.unique(expected)) < 300
@@ -110,7 +118,7 @@ def test_edges_are_a_forest_of_true_pairs_with_their_jaccard() -> None:
     found = planted(400, seed=9)
     keys = band_keys(found.signatures, Bands(32, 4))
     docs = np.repeat(found.alone, 32)
-    links = link(keys.ravel(), docs, found.signatures, found.sets, found.alone, threshold=0.8, cap=NO_CAP)
+    links = linked(found, keys.ravel(), docs, found.alone, threshold=0.8, cap=NO_CAP)
     removed = len(found.members) - len(set(components_with(links, found.alone)))
     assert len(links.edges) == removed > 50
     truth = np.array([jaccard(found.members[a], found.members[b]) for a, b in links.edges])
@@ -125,8 +133,8 @@ def test_rows_may_come_in_any_order() -> None:
     keys = band_keys(found.signatures, Bands(21, 6)).ravel()
     docs = np.repeat(found.alone, 21)
     shuffled = np.random.default_rng(0).permutation(len(keys))
-    one = link(keys, docs, found.signatures, found.sets, found.alone, threshold=0.8, cap=3)
-    other = link(keys[shuffled], docs[shuffled], found.signatures, found.sets, found.alone, threshold=0.8, cap=3)
+    one = linked(found, keys, docs, found.alone, threshold=0.8, cap=3)
+    other = linked(found, keys[shuffled], docs[shuffled], found.alone, threshold=0.8, cap=3)
     np.testing.assert_array_equal(one.edges, other.edges)
     np.testing.assert_array_equal(one.jaccard, other.jaccard)
     assert one.counters == other.counters
@@ -139,16 +147,16 @@ def test_sets_and_signatures_may_be_mapped_files(tmp_path: Path) -> None:
         np.save(tmp_path / name, values)
         mapped.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
     keys = band_keys(found.signatures, Bands(21, 6))[:, 0]
-    sets = ShingleSets(mapped[0], found.sets.offsets)
-    links = link(keys, found.alone, mapped[1], sets, found.alone, threshold=0.8, cap=NO_CAP)
-    expected = link(keys, found.alone, found.signatures, found.sets, found.alone, threshold=0.8, cap=NO_CAP)
+    on_disk = replace(found, sets=ShingleSets(mapped[0], found.sets.offsets), signatures=mapped[1])
+    links = linked(on_disk, keys, found.alone, found.alone, threshold=0.8, cap=NO_CAP)
+    expected = linked(found, keys, found.alone, found.alone, threshold=0.8, cap=NO_CAP)
     np.testing.assert_array_equal(links.edges, expected.edges)
 
 
 def test_what_is_known_to_be_connected_is_not_compared_again() -> None:
     found = corpus([set(range(50))] * 4)
     parent = connect(found.alone, np.array([[0, 1], [1, 2], [2, 3]]))
-    links = link(np.zeros(4, np.uint64), found.alone, found.signatures, found.sets, parent, threshold=0.8, cap=NO_CAP)
+    links = linked(found, np.zeros(4, np.uint64), found.alone, parent, threshold=0.8, cap=NO_CAP)
     assert links.edges.shape == (0, 2)
     assert (links.counters.comparisons, links.counters.skipped_pairs) == (0, 6)
 
@@ -156,7 +164,7 @@ def test_what_is_known_to_be_connected_is_not_compared_again() -> None:
 def test_a_bucket_of_copies_takes_one_comparison_each() -> None:
     found = corpus([set(range(50))] * 2000)
     keys = np.zeros(2000, np.uint64)
-    links = link(keys, found.alone, found.signatures, found.sets, found.alone, threshold=0.8, cap=NO_CAP)
+    links = linked(found, keys, found.alone, found.alone, threshold=0.8, cap=NO_CAP)
     assert len(links.edges) == links.counters.comparisons == 1999
     assert links.counters.exact_checks == 0
     assert links.counters.skipped_pairs == 2000 * 1999 // 2 - 1999
@@ -167,11 +175,11 @@ def test_a_capped_bucket_compares_only_with_its_first_members() -> None:
     copies = set(range(1000, 1050))
     found = corpus([set(range(50)), set(range(100, 150)), set(range(200, 250)), copies, copies, copies])
     keys = np.full(6, 7, np.uint64)
-    capped = link(keys, found.alone, found.signatures, found.sets, found.alone, threshold=0.8, cap=4)
+    capped = linked(found, keys, found.alone, found.alone, threshold=0.8, cap=4)
     assert capped.edges.tolist() == [[3, 4], [3, 5]]
     assert capped.counters.capped_buckets == 1
     assert capped.counters.capped_pairs == 1  # (4, 5)
-    tighter = link(keys, found.alone, found.signatures, found.sets, found.alone, threshold=0.8, cap=3)
+    tighter = linked(found, keys, found.alone, found.alone, threshold=0.8, cap=3)
     assert tighter.edges.tolist() == []
     assert tighter.counters.comparisons == 3 + 3 * 3
     assert tighter.counters.capped_pairs == 3
@@ -182,7 +190,7 @@ def test_a_capped_bucket_compares_only_with_its_first_members() -> None:
 def test_a_cap_keeps_the_pairs_with_the_first_members_and_no_others(members: list[set[int]], cap: int) -> None:
     found = corpus(members)
     keys = np.zeros(len(members), np.uint64)
-    links = link(keys, found.alone, found.signatures, found.sets, found.alone, threshold=0.5, cap=cap)
+    links = linked(found, keys, found.alone, found.alone, threshold=0.5, cap=cap)
     first = [(a, b) for a, b in combinations(range(len(members)), 2) if a < cap]
     true = [pair for pair in first if jaccard(members[pair[0]], members[pair[1]]) >= 0.5]
     expected = labels(connect(found.alone, np.array(true, np.int64).reshape(-1, 2))).tolist()
@@ -194,17 +202,16 @@ def test_counters_describe_the_buckets() -> None:
     found = corpus([set(range(50)), set(range(50)), set(range(60, 90)), set(range(90, 120))])
     keys = np.array([1, 1, 1, 2, 3], np.uint64)
     docs = np.array([0, 1, 2, 3, 0])
-    counters = link(keys, docs, found.signatures, found.sets, found.alone, threshold=0.8, cap=NO_CAP).counters
+    counters = linked(found, keys, docs, found.alone, threshold=0.8, cap=NO_CAP).counters
     assert (counters.buckets, counters.largest_bucket, counters.capped_buckets) == (1, 3, 0)
 
 
 def test_nothing_in_nothing_out() -> None:
     found = corpus([{1}])
-    links = link(
+    links = linked(
+        found,
         np.zeros(0, np.uint64),
         np.zeros(0, np.int64),
-        found.signatures,
-        found.sets,
         found.alone,
         threshold=0.8,
         cap=4,
@@ -213,26 +220,13 @@ def test_nothing_in_nothing_out() -> None:
     assert links.counters.largest_bucket == 0
 
 
-def test_suspects_are_the_documents_that_share_a_key() -> None:
-    keys = np.array([5, 9, 5, 7, 9, 8], np.uint64)
-    docs = np.array([30, 10, 20, 40, 30, 50])
-    assert suspects(keys, docs).tolist() == [10, 20, 30]
-
-
-def test_identical_texts_become_a_star_around_the_smallest_document() -> None:
-    hashes = np.array([[1, 1], [2, 1], [1, 1], [1, 2], [1, 1], [2, 1]], np.uint64)
-    docs = np.array([9, 4, 3, 2, 7, 1])
-    assert sorted(identical(hashes, docs).tolist()) == [[1, 4], [3, 7], [3, 9]]
-
-
 def test_a_cap_below_one_is_refused() -> None:
     found = corpus([{1}])
     with pytest.raises(ValueError, match="cap"):
-        link(
+        linked(
+            found,
             np.zeros(1, np.uint64),
             found.alone,
-            found.signatures,
-            found.sets,
             found.alone,
             threshold=0.8,
             cap=0,

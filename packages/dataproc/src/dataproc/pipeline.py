@@ -15,6 +15,8 @@ from typing import Any
 
 from dataproc import mix, normalize, tokenize, vocab
 from dataproc.dedup import cluster, keep, sign, split
+from dataproc.dedup.group import Matching
+from dataproc.dedup.links import BUCKET_CAP
 from dataproc.dedup.shingles import HASH, Shingling
 from dataproc.gates import check_cluster, check_loss
 from dataproc.identifiers import unique_ids
@@ -181,17 +183,14 @@ class Pipeline:
             ]
             made = cluster.cluster(
                 sources,
-                shingling=self._shingling,
-                permutations=dedup.permutations,
-                bands=bands,
-                threshold=dedup.threshold,
+                Matching(self._shingling, dedup.permutations, bands, dedup.threshold, verified=dedup.verify == "exact"),
                 workers=self.build.workers,
                 draft=draft,
             )
             check_cluster(group, made.summary, dedup.gates)
             return made
 
-        banding = {"bands": bands.count, "rows": bands.rows, "cap": cluster.BUCKET_CAP}
+        banding = {"bands": bands.count, "rows": bands.rows, "cap": BUCKET_CAP}
         config = {**self._shingles, **banding, "threshold": dedup.threshold}
         inputs = {f"signatures/{n}": item for n, item in signatures.items()}
         made = self.build.make(Request("clusters", group, cluster.STAGE, config, inputs), make)

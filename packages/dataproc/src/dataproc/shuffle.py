@@ -5,7 +5,7 @@ Readers map the file and take their batch, so memory is bounded by the partition
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,26 @@ import pyarrow as pa
 Scattered = Iterator[pa.RecordBatch]
 
 
+def partition_of(keys: npt.NDArray[np.uint64], partitions: int) -> npt.NDArray[np.int64]:
+    """The partition of each key, by its low bits. Keys are uniform 64-bit hashes."""
+    return ((keys & np.uint64(0xFFFFFFFF)) * np.uint64(partitions) >> np.uint64(32)).astype(np.int64)
+
+
 def write_partitions(path: Path, table: pa.Table, partition: npt.NDArray[np.integer], partitions: int) -> None:
     """Writes the rows of `table` by partition number (one per row), keeping their order within a partition."""
     order = np.argsort(partition, kind="stable")
     ends = np.searchsorted(partition[order], np.arange(partitions + 1))
     rows = table.take(pa.array(order)).combine_chunks()
+    pieces = (rows.slice(int(ends[p]), int(ends[p + 1] - ends[p])) for p in range(partitions))
+    empty = pa.RecordBatch.from_pylist([], schema=table.schema)
+    write_batches(path, table.schema, (piece.to_batches()[0] if piece.num_rows else empty for piece in pieces))
+
+
+def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Writes one batch per partition, also an empty one: readers go by number."""
     aside = path.with_suffix(".tmp")
-    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        for p in range(partitions):
-            piece = rows.slice(int(ends[p]), int(ends[p + 1] - ends[p]))
-            # A batch for every partition, also an empty one: readers go by number.
-            batch = piece.to_batches()[0] if piece.num_rows else pa.RecordBatch.from_pylist([], schema=table.schema)
+    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for batch in batches:
             writer.write_batch(batch)
     aside.replace(path)
 

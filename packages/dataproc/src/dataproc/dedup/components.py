@@ -47,6 +47,19 @@ def union(parent: NDArray[np.int64], a: int, b: int) -> None:
 
 
 @kernel
+def join_buckets(parent: NDArray[np.int64], members: NDArray[np.int64], bounds: NDArray[np.int64]) -> int:
+    """Connects, in place, all members of each bucket. Returns how many unions that took."""
+    joined = 0
+    for bucket in range(len(bounds) - 1):
+        first = members[bounds[bucket]]
+        for other in members[bounds[bucket] + 1 : bounds[bucket + 1]]:
+            if find(parent, first) != find(parent, other):
+                union(parent, first, other)
+                joined += 1
+    return joined
+
+
+@kernel
 def _merge(parent: NDArray[np.int64], edges_E2: NDArray[np.int64]) -> None:
     for edge in range(len(edges_E2)):
         union(parent, edges_E2[edge, 0], edges_E2[edge, 1])

@@ -1,13 +1,18 @@
-"""What decides about pairs of a group: who shares a band key with whom, and the shingle sets of those who do.
+"""What decides about pairs of candidates: the signature and the shingle set of each, by its place among the candidates.
 
-band keys        one row (key, doc) per document and band, scattered by (band, key mod partitions)
-suspects         the documents that share a key with another
-shingle sets     of the suspects only, in one mapped file in order of document number
+    minima.u32             (C, permutations)
+    sets.u64               distinct shingle hashes, ascending, at starts[c] : starts[c] + sizes[c]
+    starts.npy, sizes.npy  (C,) i64
+
+Each shard has a range of each file, known before a text is read (room for all its shingle positions; repeats leave a
+hole at its end). So shards are written by whoever has time, in any order and however often. Documents that share no key
+with another never get a set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,107 +20,106 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataproc.dedup.bands import band_keys
 from dataproc.dedup.cleaning import clean_all
-from dataproc.dedup.group import Group, ShardPair, allocate, save
-from dataproc.dedup.minhash import is_signed
-from dataproc.dedup.pairs import suspects
-from dataproc.dedup.shingles import shingle_hashes, unique_sorted
-from dataproc.documents import batches
-from dataproc.shuffle import partition_batches, write_partitions
+from dataproc.dedup.group import Group, ShardPair, mapped, save
+from dataproc.dedup.pairs import Evidence
+from dataproc.dedup.shingles import ShingleSets, Shingling, shingle_hashes, unique_sorted
+from dataproc.dedup.sign import minima_of
+from dataproc.documents import batches, rows_of
 from dataproc.stage import Draft
-from dataproc.workers import Done, Workers
+from dataproc.workers import Workers
+from manifest.record import Model
 
 
-def scatter_keys(pair: ShardPair, file: Path, *, group: Group) -> None:
-    """One task: the band keys of a shard. Partition = band · partitions + key mod partitions.
+class Place(Model):
+    """A shard's candidates, first to last among all, and where its part of `sets.u64` begins."""
 
-    Documents without a shingle, and all but one of those with equal text, take no part.
-    """
-    numbers = np.sort(group.numbers(pair))
-    signatures = group.signatures()[numbers]
-    takes_part = (group.parent(0)[numbers] == numbers) & is_signed(signatures)
-    keys_NB, docs = band_keys(signatures[takes_part], group.bands), numbers[takes_part]
-    band = np.arange(group.bands.count, dtype=np.uint64)
-    partition_NB = band * np.uint64(group.partitions) + keys_NB % np.uint64(group.partitions)
-    table = pa.table({"key": keys_NB.ravel(), "doc": np.repeat(docs, group.bands.count)})
-    write_partitions(file, table, partition_NB.ravel().astype(np.int64), group.bands.count * group.partitions)
+    pair: ShardPair
+    first: int
+    last: int
+    start: int
 
 
-def keys_and_docs(files: tuple[Path, ...], partition: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """All rows of a partition."""
-    rows = list(partition_batches(files, partition))
-    keys = [batch["key"].to_numpy() for batch in rows]
-    docs = [batch["doc"].to_numpy() for batch in rows]
-    return np.concatenate([np.zeros(0, np.uint64), *keys]), np.concatenate([np.zeros(0, np.int64), *docs])
+class Gathered(Model):
+    """The sets of a shard, in numbers."""
+
+    candidates: int
+    shingles: int
 
 
-def gather_sets(
-    pairs: Sequence[ShardPair], group: Group, files: tuple[Path, ...], *, workers: Workers, draft: Draft
-) -> None:
-    """The shingle sets of all suspects."""
-    found = group.scratch / "suspects"
-    found.mkdir(exist_ok=True)
-    partitions = range(group.bands.count * group.partitions)
-    task = partial(_suspects, files=files, out=found)
-    workers.map(task, partitions, result=Done, notes=draft.notes / "suspects", label="documents that share a band")
-    wanted = np.zeros(group.documents, np.bool_)
-    for file in sorted(found.glob("*.npy")):
-        wanted[np.load(file)] = True
-    save(group.scratch / "wanted.npy", wanted)
-    read = partial(_read_sets, group=group)
-    workers.map(read, pairs, result=Done, notes=draft.notes / "sets", label="shingle sets")
-    _allocate(pairs, group)
-    place = partial(_place_sets, group=group)
-    workers.map(place, pairs, result=Done, notes=draft.notes / "placed", label="shingle sets in order")
-
-
-def _suspects(partition: int, *, files: tuple[Path, ...], out: Path) -> Done:
-    save(out / f"{partition:06d}.npy", suspects(*keys_and_docs(files, partition)))
-    return Done()
-
-
-def _read_sets(pair: ShardPair, *, group: Group) -> Done:
-    """The sets of a shard's suspects, in its own order: `<first>.sets`, and `<first>.sizes.npy` (one per row)."""
-    wanted = np.load(group.scratch / "wanted.npy", mmap_mode="r")[group.numbers(pair)]
-    sizes = np.zeros(pair.rows, np.int64)
-    row = 0
-    with (group.scratch / f"{pair.first}.sets").open("wb") as file:
-        for batch in batches(pair.documents, ["text"]):
-            rows = np.flatnonzero(wanted[row : row + batch.num_rows])
-            sets = unique_sorted(shingle_hashes(clean_all(batch["text"].take(pa.array(rows))), group.shingling))
-            sizes[row + rows] = np.diff(sets.offsets)
-            file.write(sets.hashes.tobytes())
-            row += batch.num_rows
-    save(group.scratch / f"{pair.first}.sizes.npy", sizes)
-    return Done()
-
-
-def _allocate(pairs: Sequence[ShardPair], group: Group) -> None:
-    """Where each document's set lies in the mapped file."""
-    if (group.scratch / "offsets.npy").exists():
+def gather_evidence(group: Group, *, workers: Workers, draft: Draft) -> None:
+    """Writes the files. Once `sizes.npy` is there, all are."""
+    if (group.scratch / "sizes.npy").exists():
         return
-    sizes = np.zeros(group.documents, np.int64)
-    for pair in pairs:
-        sizes[group.numbers(pair)] = np.load(group.scratch / f"{pair.first}.sizes.npy")
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-    if offsets[-1]:
-        allocate(group.scratch / "sets.u64", 8 * int(offsets[-1]))
-    save(group.scratch / "offsets.npy", offsets)  # last: its presence says that the file is there
+    places = _places(group)
+    workers.map(
+        partial(_read, group=group), places, result=Gathered, notes=draft.notes / "evidence", label="shingle sets"
+    )
+    sizes = [np.zeros(0, np.int64), *(np.load(_sizes_file(group, place.pair)) for place in places)]
+    starts = [place.start + np.cumsum(of) - of for place, of in zip(places, sizes[1:], strict=True)]
+    save(group.scratch / "starts.npy", np.concatenate([np.zeros(0, np.int64), *starts]))
+    save(group.scratch / "sizes.npy", np.concatenate(sizes))
 
 
-def _place_sets(pair: ShardPair, *, group: Group) -> Done:
-    """A shard's sets from its own file to their places."""
-    sizes = np.load(group.scratch / f"{pair.first}.sizes.npy")
-    if not sizes.any():
-        return Done()
-    source = np.memmap(group.scratch / f"{pair.first}.sets", np.uint64, "r")
-    target = np.memmap(group.scratch / "sets.u64", np.uint64, "r+")
-    starts = np.load(group.scratch / "offsets.npy", mmap_mode="r")[group.numbers(pair)]
-    read = 0
-    for row in np.flatnonzero(sizes):
-        at, size = int(starts[row]), int(sizes[row])
-        target[at : at + size] = source[read : read + size]
-        read += size
-    target.flush()
-    return Done()
+def evidence_of(group: Group) -> Evidence:
+    """All of it, mapped."""
+    sizes = mapped(group.scratch / "sizes.npy")
+    if not len(sizes):
+        return Evidence(np.zeros((0, group.matching.permutations), np.uint32), np.zeros(0, np.uint64), sizes, sizes)
+    minima = np.memmap(group.scratch / "minima.u32", np.uint32, "r", shape=(len(sizes), group.matching.permutations))
+    hashes = np.memmap(group.scratch / "sets.u64", np.uint64, "r")
+    return Evidence(np.asarray(minima), np.asarray(hashes), mapped(group.scratch / "starts.npy"), sizes)
+
+
+def _places(group: Group) -> list[Place]:
+    """Gives every shard with candidates its range, and the files their full size."""
+    candidates = group.candidates()
+    bounds = np.searchsorted(candidates, [*(pair.first for pair in group.pairs), group.documents])
+    places: list[Place] = []
+    start = 0
+    for pair, first, last in zip(group.pairs, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        if first < last:
+            places.append(Place(pair=pair, first=first, last=last, start=start))
+            positions = rows_of(pair.signatures, ["shingles"])["shingles"].to_numpy()
+            start += int(positions[candidates[first:last] - pair.first].sum())
+    for name, size in (("minima.u32", 4 * group.matching.permutations * len(candidates)), ("sets.u64", 8 * start)):
+        with (group.scratch / name).open("ab") as file:  # not emptied: an earlier attempt has filled some of it
+            file.truncate(size)
+    return places
+
+
+def _read(place: Place, *, group: Group) -> Gathered:
+    """One task: the candidates of a shard."""
+    rows = group.candidates()[place.first : place.last] - place.pair.first
+    minima_ND = minima_of(place.pair.minima)[rows]
+    _write_at(group.scratch / "minima.u32", minima_ND[0].nbytes * place.first, minima_ND)
+    sizes: list[NDArray[np.int64]] = []
+    end = place.start
+    for sets in _sets(place.pair.documents, rows, group.matching.shingling):
+        _write_at(group.scratch / "sets.u64", 8 * end, sets.hashes)
+        sizes.append(np.diff(sets.offsets))
+        end += len(sets.hashes)
+    save(_sizes_file(group, place.pair), np.concatenate(sizes))
+    return Gathered(candidates=len(rows), shingles=end - place.start)
+
+
+def _sets(documents: Path, rows: NDArray[np.int64], shingling: Shingling) -> Iterator[ShingleSets]:
+    """The shingle sets of some rows of a shard, in order."""
+    first = 0
+    for batch in batches(documents, ["text"]):
+        low, high = np.searchsorted(rows, [first, first + batch.num_rows])
+        texts = batch["text"].take(pa.array(rows[low:high] - first))
+        first += batch.num_rows
+        yield unique_sorted(shingle_hashes(clean_all(texts), shingling))
+
+
+def _write_at(path: Path, offset: int, array: NDArray[np.generic]) -> None:
+    data = np.ascontiguousarray(array).view(np.uint8).reshape(-1).data
+    with path.open("r+b") as file:
+        while data:
+            written = os.pwrite(file.fileno(), data, offset)
+            data, offset = data[written:], offset + written
+
+
+def _sizes_file(group: Group, pair: ShardPair) -> Path:
+    return group.scratch / f"sizes-{pair.first}.npy"

@@ -1,122 +1,133 @@
-"""The documents of a group of sources, numbered in order of id, and the scratch files that tasks share.
+"""The documents of a group of sources, numbered, and the scratch files that its tasks share.
 
-    numbers.npy       row (shards end to end) → document number
-    signatures.u32    (documents, permutations), mapped
-    parent-BBB.npy    what was connected before band B
-    offsets.npy, sets.u64   shingle sets by document number (evidence.py)
+A document's number is the place of its row: shards in order (sources as in the recipe), rows in order. So the rows of a
+shard are a range of numbers, whatever a task makes of them is a range of a file, and nobody sorts ids.
 
-Every file is written aside and renamed; a task that is run again finds what is there.
+    firsts.npy        (N,) i64: the first document of the same cleaned text             identical.py
+    buckets-BBB-PPPPP members and bounds of the buckets of two or more                  candidates.py
+    candidates.npy    (C,) i64, ascending: the documents that share a key with another  candidates.py
+    minima.u32, sets.u64, …           signature and shingle set of each candidate       evidence.py
+    parent-*.npy      (C,) i64: what was connected before a round                       links.py
+    component.npy     (N,) i64: the first document of its cluster, or -1 if alone        members.py
+
+Every file is written aside and renamed, or written in place to the same effect; a task that is run again finds what is
+there.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from dataproc.dedup.bands import Bands
-from dataproc.dedup.components import connect
-from dataproc.dedup.pairs import identical
-from dataproc.dedup.shingles import ShingleSets, Shingling
-from dataproc.dedup.sign import column_of
-from dataproc.documents import rows_of
-from dataproc.workers import Done
+from dataproc.dedup.shingles import Shingling
+from dataproc.dedup.sign import minima_name
+from manifest.record import Model
+from manifest.store import write_atomic
+
+PAIRS = "shards.json"
 
 
-@dataclass(frozen=True)
-class ShardPair:
-    """A shard of documents with its signatures; its rows have the numbers in `numbers[first:first + rows]`."""
+class ShardPair(Model):
+    """A shard of documents with its signatures, and the number of its first row."""
 
     source: str
     documents: Path
     signatures: Path
+    minima: Path
     first: int
     rows: int
 
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """The document numbers of its rows."""
+        return np.arange(self.first, self.first + self.rows)
+
+
+_PAIRS = TypeAdapter(tuple[ShardPair, ...])
+
 
 @dataclass(frozen=True)
-class Group:
-    """What every task needs to know: where the scratch files are, and how pairs are found and checked."""
+class Matching:
+    """When two documents are near-duplicates: if they share a band key and, where `verified`, have J ≥ threshold.
 
-    scratch: Path
-    documents: int
+    Without verification a shared key is enough, and documents without a shingle are all alike, as in the original
+    SlimPajama; with it these take no part.
+    """
+
     shingling: Shingling
     permutations: int
     bands: Bands
     threshold: float
+    verified: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """What every task needs to know. partitions: into so many parts the keys of a band are cut."""
+
+    scratch: Path
+    documents: int
+    matching: Matching
     partitions: int
 
-    def numbers(self, pair: ShardPair) -> NDArray[np.int64]:
-        """The document numbers of a shard's rows."""
-        numbers: NDArray[np.int64] = np.load(self.scratch / "numbers.npy", mmap_mode="r")
-        return numbers[pair.first : pair.first + pair.rows]
+    @property
+    def pairs(self) -> tuple[ShardPair, ...]:
+        """The shards. They are in a file, because there may be too many to send along with every task."""
+        return _read_pairs(self.scratch)
 
-    def signatures(self, *, write: bool = False) -> np.memmap[tuple[int, int], np.dtype[np.uint32]]:
-        """Signatures by document number."""
-        shape = (self.documents, self.permutations)
-        return np.memmap(self.scratch / "signatures.u32", np.uint32, "r+" if write else "r", shape=shape)
+    @property
+    def firsts_file(self) -> Path:
+        return self.scratch / "firsts.npy"
 
-    def parent(self, band: int) -> NDArray[np.int64]:
-        """What was connected before a band."""
-        parent: NDArray[np.int64] = np.load(self.scratch / f"parent-{band:03d}.npy", mmap_mode="r")
-        return np.asarray(parent)
+    @property
+    def component_file(self) -> Path:
+        return self.scratch / "component.npy"
 
-    def connect(self, band: int, edges_E2: NDArray[np.int64]) -> None:
-        """Adds the edges that a band found; what is connected before the next one is saved."""
-        save(self.scratch / f"parent-{band + 1:03d}.npy", connect(self.parent(band), edges_E2))
+    def firsts(self) -> NDArray[np.int64]:
+        """Document → the first document of the same text, mapped."""
+        return mapped(self.firsts_file)
 
-    def sets(self) -> ShingleSets:
-        """Shingle sets by document number; empty for documents that share no band."""
-        offsets: NDArray[np.int64] = np.load(self.scratch / "offsets.npy", mmap_mode="r")
-        hashes = np.memmap(self.scratch / "sets.u64", np.uint64, "r") if offsets[-1] else np.zeros(0, np.uint64)
-        return ShingleSets(hashes=hashes, offsets=offsets)
+    def candidates(self) -> NDArray[np.int64]:
+        """The documents that share a key, ascending, mapped."""
+        return mapped(self.scratch / "candidates.npy")
 
 
-def shard_pairs(sources: Sequence[tuple[str, Sequence[Path], Sequence[Path]]]) -> list[ShardPair]:
+def shard_pairs(sources: Sequence[tuple[str, Sequence[Path], Sequence[Path]]]) -> tuple[ShardPair, ...]:
     """(name, shards of documents, shards of signatures) of each source → the shards of all, in this order."""
     pairs: list[ShardPair] = []
     first = 0
     for source, documents, signed in sources:
-        for documents_shard, signatures_shard in zip(documents, signed, strict=True):
-            rows = pq.ParquetFile(signatures_shard).metadata.num_rows
-            pairs.append(ShardPair(source, documents_shard, signatures_shard, first, rows))
+        for documents_shard, signed_shard in zip(documents, signed, strict=True):
+            minima = signed_shard.with_name(minima_name(signed_shard.stem))
+            rows = pq.ParquetFile(signed_shard).metadata.num_rows
+            files = {"documents": documents_shard, "signatures": signed_shard, "minima": minima}
+            pairs.append(ShardPair(source=source, **files, first=first, rows=rows))
             first += rows
-    return pairs
+    return tuple(pairs)
 
 
-def number(pairs: Sequence[ShardPair], group: Group) -> None:
-    """Numbers all documents in order of id, and makes room for their signatures."""
-    if (group.scratch / "numbers.npy").exists():
-        return
-    chunks = [chunk for pair in pairs for chunk in rows_of(pair.signatures, ["id"])["id"].chunks]
-    numbers = np.empty(group.documents, np.int64)
-    numbers[pc.sort_indices(pa.chunked_array(chunks, pa.string())).to_numpy()] = np.arange(group.documents)
-    allocate(group.scratch / "signatures.u32", 4 * group.documents * group.permutations)
-    save(group.scratch / "numbers.npy", numbers)  # last: its presence says that the matrix is there
+def write_pairs(scratch: Path, pairs: Sequence[ShardPair]) -> None:
+    """Before any task of the group."""
+    write_atomic(scratch / PAIRS, _PAIRS.dump_json(tuple(pairs)))
 
 
-def fill(pair: ShardPair, *, group: Group) -> Done:
-    """One task: a shard's signatures into the matrix."""
-    matrix = group.signatures(write=True)
-    matrix[group.numbers(pair)] = column_of(pair.signatures, "signature", "<u4", group.permutations)
-    matrix.flush()
-    return Done()
+@lru_cache(maxsize=4)
+def _read_pairs(scratch: Path) -> tuple[ShardPair, ...]:
+    return _PAIRS.validate_json((scratch / PAIRS).read_bytes())
 
 
-def link_identical(pairs: Sequence[ShardPair], group: Group) -> int:
-    """Links documents of equal cleaned text, before the first band. Returns how many links that took."""
-    hashes = np.concatenate([column_of(pair.signatures, "text_hash", "<u8", 2) for pair in pairs])
-    numbers = np.concatenate([group.numbers(pair) for pair in pairs])
-    edges = identical(hashes.astype(np.uint64), numbers)
-    save(group.scratch / "parent-000.npy", connect(np.arange(group.documents, dtype=np.int64), edges))
-    return len(edges)
+def mapped(path: Path) -> NDArray[np.int64]:
+    """An array that `save` wrote."""
+    array: NDArray[np.int64] = np.load(path, mmap_mode="r")
+    return np.asarray(array)
 
 
 def save(path: Path, array: NDArray[np.generic]) -> None:
@@ -127,9 +138,3 @@ def save(path: Path, array: NDArray[np.generic]) -> None:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(whole))
         file.write(whole.data)
     aside.replace(path)
-
-
-def allocate(path: Path, size_bytes: int) -> None:
-    """A file of zeros that has its place on the disk. Without it, a full disk would kill whoever writes to the map."""
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size_bytes)

@@ -1,15 +1,14 @@
-"""Band keys → verified links between near-duplicates, as a forest.
+"""Buckets → verified links between near-duplicates, as a forest.
 
-In: rows (key u64, doc i64) of one partition of one band or of several, holding every bucket (all rows of a
-key) complete; signatures and shingle sets by document number; what is connected already. Out:
+In: the buckets of one partition of one band (buckets.py); signatures and shingle sets by document number; what is
+connected already. Out:
 
     edges     (E, 2) i64    a < b, Jaccard ≥ threshold, each joins two components that were apart
     jaccard   (E,) f32      exact, or NaN where the sketch decided (`jaccard.sketch_bounds`)
 
 Together with `parent` the edges have the components of all pairs that share a key and have an exact Jaccard
 index of at least the threshold. A pair whose ends are connected already is not looked at, so a bucket of n
-copies costs n comparisons; no list of pairs is ever made. Documents are numbered in the order of their ids,
-and all is decided in that order, so the result does not depend on that of the rows.
+copies costs n comparisons; no list of pairs is ever made.
 """
 
 from dataclasses import dataclass
@@ -18,12 +17,30 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dataproc.dedup.buckets import Buckets
+
 # Compiled into the kernels below: after a change in one of these two files touch this one too, or numba goes
 # on using its cached copy.
 from dataproc.dedup.components import find, union
 from dataproc.dedup.jaccard import equal_minima, shared_count, sketch_bounds
 from dataproc.dedup.kernel import kernel
 from dataproc.dedup.shingles import ShingleSets
+
+
+class Evidence(NamedTuple):
+    """What is known of documents, by number: signatures (N, D), and where the set of each lies in `hashes`.
+
+    hashes[starts[d] : starts[d] + sizes[d]] are the distinct shingle hashes of document d, ascending.
+    """
+
+    signatures: NDArray[np.uint32]
+    hashes: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, signatures_ND: NDArray[np.uint32], sets: ShingleSets) -> "Evidence":
+        return cls(signatures_ND, sets.hashes, sets.offsets[:-1], np.diff(sets.offsets))
 
 
 @dataclass(frozen=True)
@@ -43,60 +60,25 @@ class Counters:
 class Links:
     edges: NDArray[np.int64]
     jaccard: NDArray[np.float32]
+    parent: NDArray[np.int64]
     counters: Counters
 
 
-def link(
-    keys: NDArray[np.uint64],
-    docs: NDArray[np.int64],
-    signatures_ND: NDArray[np.uint32],
-    sets: ShingleSets,
-    parent: NDArray[np.int64],
-    *,
-    threshold: float,
-    cap: int,
-) -> Links:
-    """See the module's docstring. `docs` number the rows of the three arguments that follow them.
+def link(found: Buckets, evidence: Evidence, parent: NDArray[np.int64], *, threshold: float, cap: int) -> Links:
+    """See the module's docstring. The members of buckets number the rows of `evidence` and `parent`.
 
-    In a bucket of more than `cap` documents each is compared only with the first `cap`, by number. Every
-    document that shares a key must have its shingle set in `sets` (`suspects` names them); leave out
-    documents without a signature, which are alike in every band.
+    In a bucket of more than `cap` documents each is compared only with the first `cap` that the bucket lists. Leave
+    out documents without a shingle, which are alike in every band.
     """
     if cap < 1:
         raise ValueError(f"cap: {cap}; a bucket's documents are compared with at least 1")
-    members, bounds = _buckets(keys, docs)
-    assert (sets.offsets[members] < sets.offsets[members + 1]).all(), "documents share a key but lack their sets"
-    reject_at, accept_at = sketch_bounds(threshold, signatures_ND.shape[1])
-    evidence = _Evidence(signatures_ND, sets.hashes, sets.offsets, threshold, reject_at, accept_at)
-    forest = _Forest(parent.copy(), np.empty((len(members), 2), np.int64), np.empty(len(members), np.float32))
-    edges, comparisons, exact_checks = _link_buckets(members, bounds, evidence, forest, cap)
-    counters = _count(np.diff(bounds), cap, comparisons, exact_checks)
-    return Links(forest.edges[:edges].copy(), forest.jaccard[:edges].copy(), counters)
-
-
-def suspects(keys: NDArray[np.uint64], docs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The documents, ascending, that share a key with another: `link` will ask for their shingle sets."""
-    return np.unique(_buckets(keys, docs)[0])
-
-
-def identical(hashes_N2: NDArray[np.uint64], docs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """128-bit hashes of cleaned texts → edges (E, 2), from the smallest document of a text to each other."""
-    order = np.lexsort((docs, hashes_N2[:, 1], hashes_N2[:, 0]))
-    ordered, docs = hashes_N2[order], docs[order]
-    repeats = np.zeros(len(docs), np.bool_)
-    repeats[1:] = (ordered[1:] == ordered[:-1]).all(axis=1)
-    firsts = np.maximum.accumulate(np.where(repeats, 0, np.arange(len(docs))))
-    return np.stack([docs[firsts[repeats]], docs[repeats]], axis=1)
-
-
-def _buckets(keys: NDArray[np.uint64], docs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The documents of all buckets of two or more, by (key, doc), and where each bucket begins and ends."""
-    order = np.lexsort((docs, keys))
-    ordered = keys[order]
-    starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(keys)), np.bool_), ordered[1:] != ordered[:-1]]))
-    sizes = np.diff(starts, append=len(keys))
-    members = docs[order][np.repeat(sizes > 1, sizes)]
-    return members, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[sizes > 1])])
+    assert evidence.sizes[found.members].all(), "documents share a key but lack their sets"
+    limits = _Limits(threshold, *sketch_bounds(threshold, evidence.signatures.shape[1]))
+    size = len(found.members)
+    forest = _Forest(parent.copy(), np.empty((size, 2), np.int64), np.empty(size, np.float32))
+    edges, comparisons, exact_checks = _link_buckets(found, evidence, limits, forest, cap)
+    counters = _count(found.sizes, cap, comparisons, exact_checks)
+    return Links(forest.edges[:edges].copy(), forest.jaccard[:edges].copy(), forest.parent, counters)
 
 
 def _count(sizes: NDArray[np.int64], cap: int, comparisons: int, exact_checks: int) -> Counters:
@@ -113,12 +95,9 @@ def _count(sizes: NDArray[np.int64], cap: int, comparisons: int, exact_checks: i
     )
 
 
-class _Evidence(NamedTuple):
+class _Limits(NamedTuple):
     """What decides whether two documents are linked."""
 
-    signatures: NDArray[np.uint32]
-    set_hashes: NDArray[np.uint64]
-    set_offsets: NDArray[np.int64]
     threshold: float
     reject_at: int
     accept_at: int
@@ -134,7 +113,7 @@ class _Forest(NamedTuple):
 
 @kernel
 def _link_buckets(
-    members: NDArray[np.int64], bounds: NDArray[np.int64], evidence: _Evidence, forest: _Forest, cap: int
+    found: Buckets, evidence: Evidence, limits: _Limits, forest: _Forest, cap: int
 ) -> tuple[int, int, int]:
     """Fills `forest`; returns how many edges, comparisons and exact checks that took.
 
@@ -142,13 +121,13 @@ def _link_buckets(
     that a document has to any of them settles its connection to all.
     """
     edges = comparisons = exact_checks = 0
-    for bucket in range(len(bounds) - 1):
+    for bucket in range(len(found.bounds) - 1):
         whole = True
-        docs = members[bounds[bucket] : bounds[bucket + 1]]
+        docs = found.members[found.bounds[bucket] : found.bounds[bucket + 1]]
         for position in range(1, len(docs)):
             others = docs[: min(position, cap)]
             joined, rejected, edges_after, checked = _link_document(
-                docs[position], others, whole, evidence, forest, edges
+                docs[position], others, whole, evidence, limits, forest, edges
             )
             comparisons += edges_after - edges + rejected
             exact_checks += checked
@@ -159,20 +138,26 @@ def _link_buckets(
 
 @kernel
 def _link_document(
-    doc: int, others: NDArray[np.int64], whole: bool, evidence: _Evidence, forest: _Forest, edges: int
+    doc: int,
+    others: NDArray[np.int64],
+    whole: bool,
+    evidence: Evidence,
+    limits: _Limits,
+    forest: _Forest,
+    edges: int,
 ) -> tuple[bool, int, int, int]:
     """Returns whether it is connected to any of the others, from how many it was rejected, how many edges
     there are now and how many exact checks that took."""
     joined, rejected, checked = False, 0, 0
     for other in others:
         if find(forest.parent, other) != find(forest.parent, doc):
-            linked, jaccard = _compare(evidence, other, doc)
+            linked, jaccard = _compare(evidence, limits, other, doc)
             checked += not np.isnan(jaccard)
             if not linked:
                 rejected += 1
                 continue
             union(forest.parent, other, doc)
-            forest.edges[edges, 0], forest.edges[edges, 1] = other, doc
+            forest.edges[edges, 0], forest.edges[edges, 1] = min(other, doc), max(other, doc)
             forest.jaccard[edges] = jaccard
             edges += 1
         joined = True
@@ -182,17 +167,18 @@ def _link_document(
 
 
 @kernel
-def _compare(evidence: _Evidence, a: int, b: int) -> tuple[bool, float]:
+def _compare(evidence: Evidence, limits: _Limits, a: int, b: int) -> tuple[bool, float]:
     """Whether J ≥ threshold, and J where it took the exact one to tell, else NaN."""
-    set_a = evidence.set_hashes[evidence.set_offsets[a] : evidence.set_offsets[a + 1]]
-    set_b = evidence.set_hashes[evidence.set_offsets[b] : evidence.set_offsets[b + 1]]
-    if min(len(set_a), len(set_b)) / max(len(set_a), len(set_b)) < evidence.threshold:
+    size_a, size_b = evidence.sizes[a], evidence.sizes[b]
+    if min(size_a, size_b) / max(size_a, size_b) < limits.threshold:
         return False, np.nan  # J is at most the quotient of the sizes
     equal = equal_minima(evidence.signatures[a], evidence.signatures[b])
-    if equal <= evidence.reject_at:
+    if equal <= limits.reject_at:
         return False, np.nan
-    if equal >= evidence.accept_at:
+    if equal >= limits.accept_at:
         return True, np.nan
+    set_a = evidence.hashes[evidence.starts[a] : evidence.starts[a] + size_a]
+    set_b = evidence.hashes[evidence.starts[b] : evidence.starts[b] + size_b]
     shared = shared_count(set_a, set_b)
-    jaccard = shared / (len(set_a) + len(set_b) - shared)
-    return jaccard >= evidence.threshold, jaccard
+    jaccard = shared / (size_a + size_b - shared)
+    return jaccard >= limits.threshold, jaccard

@@ -1,0 +1,83 @@
+"""Documents of equal cleaned text, found by 128-bit hashes before anything else is compared.
+
+    text hashes of all shards ──exchange by hash──► edges (first document of a text, each other)
+                              ──driver──► `firsts.npy` (N,) i64: the first document of the same text
+
+Only firsts go on to the bands, so a million copies of a document cost a million hashes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dataproc.dedup.buckets import may_repeat
+from dataproc.dedup.group import Group, ShardPair, save
+from dataproc.dedup.sign import column_of
+from dataproc.shuffle import Scattered, partition_of, write_partitions
+from dataproc.stage import Draft
+from dataproc.workers import Workers
+from manifest.record import Model
+
+
+class Linked(Model):
+    """What a partition found: documents that are not the first of their text."""
+
+    repeats: int
+
+
+def link_identical(group: Group, *, workers: Workers, draft: Draft) -> int:
+    """Writes `firsts.npy`. Returns how many documents are not the first of their text."""
+    done = workers.exchange(
+        partial(_scatter, group=group),
+        group.pairs,
+        partial(_gather, group=group),
+        partitions=group.partitions,
+        result=Linked,
+        scratch=draft.scratch / "texts",
+        label="equal texts",
+    )
+    firsts = np.arange(group.documents, dtype=np.int64)
+    for partition in range(group.partitions):
+        edges = np.load(_edges_file(group, partition))
+        firsts[edges[:, 1]] = edges[:, 0]
+    save(group.firsts_file, firsts)
+    return sum(linked.repeats for linked in done)
+
+
+def identical(hashes_N2: NDArray[np.uint64], docs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """128-bit hashes of cleaned texts → edges (E, 2), from the smallest document of a text to each other."""
+    perhaps = may_repeat(np.ascontiguousarray(hashes_N2[:, 0]))
+    hashes_N2, docs = hashes_N2[perhaps], docs[perhaps]
+    order = np.lexsort((docs, hashes_N2[:, 1], hashes_N2[:, 0]))
+    ordered, docs = hashes_N2[order], docs[order]
+    repeats = np.zeros(len(docs), np.bool_)
+    repeats[1:] = (ordered[1:] == ordered[:-1]).all(axis=1)
+    firsts = np.maximum.accumulate(np.where(repeats, 0, np.arange(len(docs))))
+    return np.stack([docs[firsts[repeats]], docs[repeats]], axis=1)
+
+
+def _scatter(pair: ShardPair, file: Path, *, group: Group) -> None:
+    """The text hashes of a shard, by hash."""
+    hashes_N2 = column_of(pair.signatures, "text_hash", "<u8", 2)
+    low, high = hashes_N2[:, 0].astype(np.uint64), hashes_N2[:, 1].astype(np.uint64)
+    table = pa.table({"low": low, "high": high, "doc": pair.numbers})
+    write_partitions(file, table, partition_of(low, group.partitions), group.partitions)
+
+
+def _gather(partition: int, rows: Scattered, *, group: Group) -> Linked:
+    """The edges of a partition."""
+    found = [np.zeros((0, 3), np.uint64)]
+    found += [np.stack([batch[name].to_numpy() for name in ("low", "high", "doc")], axis=1) for batch in rows]
+    all_N3 = np.concatenate(found).astype(np.uint64)
+    edges = identical(all_N3[:, :2], all_N3[:, 2].astype(np.int64))
+    save(_edges_file(group, partition), edges)
+    return Linked(repeats=len(edges))
+
+
+def _edges_file(group: Group, partition: int) -> Path:
+    return group.scratch / f"equal-{partition:05d}.npy"

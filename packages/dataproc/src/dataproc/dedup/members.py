@@ -1,0 +1,135 @@
+"""Components → the rows of clusters/<group>: one per document of a cluster of two or more, in order of (cluster, id).
+
+    id string, cluster string (the smallest id of its component), source string, characters i64,
+    text_hash fixed[16] (of the cleaned text)
+
+A cluster lies whole in one shard.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dataproc.dedup.components import labels
+from dataproc.dedup.group import Group, ShardPair, mapped, save
+from dataproc.documents import ShardWriter, rows_of
+from dataproc.shuffle import Scattered, write_partitions
+from dataproc.stage import Draft
+from dataproc.workers import Workers
+from manifest.record import Model, Shard
+
+ROWS_PER_SHARD = 500_000
+LARGEST = 10
+SAMPLED_IDS = 5
+CLUSTERS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("cluster", pa.string()),
+        ("source", pa.string()),
+        ("characters", pa.int64()),
+        ("text_hash", pa.binary(16)),
+    ]
+)
+
+
+class Large(Model):
+    """One of the largest clusters, with the first of its documents."""
+
+    cluster: str
+    documents: int
+    ids: tuple[str, ...]
+
+
+class Written(Model):
+    shards: tuple[Shard, ...]
+    largest: tuple[Large, ...]
+
+
+@dataclass(frozen=True)
+class Members:
+    shards: tuple[Shard, ...]
+    summary: dict[str, Any]
+
+
+def write_members(group: Group, forest: NDArray[np.int64], *, workers: Workers, draft: Draft) -> Members:
+    """forest: over the candidates (links.py)."""
+    sizes = _components(group, forest)
+    clustered = int(sizes.sum())
+    partitions = max(1, -(-clustered // ROWS_PER_SHARD))
+    done = workers.exchange(
+        partial(_scatter, group=group, partitions=partitions),
+        group.pairs,
+        partial(_gather, draft=draft.path),
+        partitions=partitions,
+        result=Written,
+        scratch=draft.scratch / "members",
+        label="clusters",
+    )
+    largest = sorted((large for written in done for large in written.largest), key=_by_size)[:LARGEST]
+    summary = {
+        "clusters": len(sizes),
+        "clustered_documents": clustered,
+        "largest_cluster": int(sizes.max(initial=0)),
+        "cluster_sizes": histogram(sizes),
+        "largest_clusters": [large.model_dump(mode="json") for large in largest],
+    }
+    return Members(tuple(shard for written in done for shard in written.shards), summary)
+
+
+def histogram(sizes: NDArray[np.int64]) -> dict[str, int]:
+    """How many clusters have 2, 3–4, 5–8, … documents."""
+    found: dict[str, int] = {}
+    low, high = 2, 2
+    while low <= sizes.max(initial=0):
+        found[f"{low}-{high}" if low < high else f"{low}"] = int(((sizes >= low) & (sizes <= high)).sum())
+        low, high = high + 1, 2 * high
+    return found
+
+
+def _components(group: Group, forest: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Writes `component.npy`; returns the sizes of all components of two or more."""
+    candidates, firsts = group.candidates(), group.firsts()
+    component = np.arange(group.documents, dtype=np.int64)
+    component[candidates] = candidates[labels(forest)]
+    component = component[firsts]
+    sizes = np.bincount(component, minlength=group.documents)
+    component[sizes[component] == 1] = -1
+    save(group.component_file, component)
+    return sizes[sizes > 1]
+
+
+def _scatter(pair: ShardPair, file: Path, *, group: Group, partitions: int) -> None:
+    """One task: the rows of a shard that are in a cluster."""
+    component = mapped(group.component_file)[pair.first : pair.first + pair.rows]
+    rows = np.flatnonzero(component >= 0)
+    table = rows_of(pair.signatures, ["id", "characters", "text_hash"]).take(pa.array(rows))
+    table = table.append_column("source", pa.array([pair.source] * len(rows), pa.string()))
+    table = table.append_column("component", pa.array(component[rows]))
+    write_partitions(file, table, component[rows] % partitions, partitions)
+
+
+def _gather(partition: int, rows: Scattered, *, draft: Path) -> Written:
+    """One task: the clusters of a partition."""
+    found = list(rows)
+    if not found:
+        return Written(shards=(), largest=())
+    smallest = pl.col("id").min().over("component").alias("cluster")
+    table = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(found))).with_columns(smallest).sort("cluster", "id")
+    writer = ShardWriter(draft, f"clusters-{partition:05d}", CLUSTERS)
+    writer.write(table.select(CLUSTERS.names).to_arrow())
+    some_ids = pl.col("id").head(SAMPLED_IDS).alias("ids")
+    counted = table.group_by("cluster").agg(pl.len().alias("documents"), some_ids)
+    top = counted.sort("documents", "cluster", descending=[True, False]).head(LARGEST)
+    return Written(shards=writer.close(), largest=tuple(Large(**row) for row in top.iter_rows(named=True)))
+
+
+def _by_size(large: Large) -> tuple[int, str]:
+    return -large.documents, large.cluster
