@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -137,6 +139,30 @@ def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Rec
                 yield from file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=wanted)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
+
+
+def picked(path: Path, columns: Sequence[str] | None, rows: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+    """Some rows of a shard, ascending, in batches; row groups that hold none are not read. Raises CorruptArtifact."""
+    wanted = None if columns is None else list(columns)
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                size = file.metadata.row_group(group).num_rows
+                if len(_between(rows, first, first + size)):
+                    at = first
+                    for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=wanted):
+                        yield batch.take(pa.array(_between(rows, at, at + batch.num_rows) - at))
+                        at += batch.num_rows
+                first += size
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _between(rows: npt.NDArray[np.int64], first: int, end: int) -> npt.NDArray[np.int64]:
+    """Those of ascending rows from `first` to before `end`."""
+    low, high = np.searchsorted(rows, [first, end])
+    return rows[low:high]
 
 
 def rows_of(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dataproc import mix, normalize, tokenize, vocab
-from dataproc.dedup import cluster, keep, sign, split
+from dataproc.dedup import cluster, dedupe, holdout, ledger, sign
 from dataproc.dedup.group import Matching
 from dataproc.dedup.links import BUCKET_CAP
 from dataproc.dedup.shingles import HASH, Shingling
@@ -203,7 +203,7 @@ class Pipeline:
         names = self._groups()[group]
 
         def make(draft: Draft) -> Made:
-            return keep.ledger(
+            return ledger.ledger(
                 _shards(clusters, "clusters"),
                 [(name, _shards(documents[name], "documents")) for name in names],
                 keep=dedup.keep,
@@ -214,7 +214,7 @@ class Pipeline:
 
         config = {**self._shingles, "keep": list(dedup.keep), "sources": names}
         inputs = {"clusters": clusters, **{f"documents/{n}": documents[n] for n in names}}
-        return self.build.make(Request("ledger", group, keep.STAGE, config, inputs), make)
+        return self.build.make(Request("ledger", group, ledger.STAGE, config, inputs), make)
 
     def _heldout(self, clusters: Opened | Planned | None, documents: Artifacts) -> Opened | Planned | None:
         if clusters is None or self.recipe.holdout.fraction == 0:
@@ -222,7 +222,7 @@ class Pipeline:
         dedup = self.recipe.dedup
 
         def make(draft: Draft) -> Made:
-            return split.holdout(
+            return holdout.holdout(
                 _shards(clusters, "clusters"),
                 [(name, _shards(item, "documents")) for name, item in documents.items()],
                 config=self.recipe.holdout,
@@ -233,27 +233,27 @@ class Pipeline:
 
         config = {**self.recipe.holdout.model_dump(), "keep": list(dedup.keep), "sources": list(documents)}
         inputs = {"clusters": clusters, **{f"documents/{n}": item for n, item in documents.items()}}
-        return self.build.make(Request("heldout", self.recipe.name, split.HOLDOUT_STAGE, config, inputs), make)
+        return self.build.make(Request("heldout", self.recipe.name, holdout.STAGE, config, inputs), make)
 
     def _deduped(
         self, name: str, documents: Opened | Planned, ledgers: Artifacts, heldout: Opened | Planned | None
     ) -> Opened | Planned:
-        ledger = next((ledgers[group] for group, names in self._groups().items() if name in names), None)
+        removals = next((ledgers[group] for group, names in self._groups().items() if name in names), None)
         inputs: dict[str, Input] = {"documents": documents}
-        if ledger is not None:
-            inputs["ledger"] = ledger
+        if removals is not None:
+            inputs["ledger"] = removals
         if heldout is not None:
             inputs["heldout"] = heldout
 
         def make(draft: Draft) -> Made:
-            lists = _shards(ledger, "ledger") if ledger else []
+            lists = _shards(removals, "ledger") if removals else []
             if heldout:
-                lists += [*_shards(heldout, "heldout"), *_shards(heldout, "excluded")]
-            made = split.dedupe(name, _shards(documents, "documents"), lists, workers=self.build.workers, draft=draft)
+                lists += _shards(heldout, "places")
+            made = dedupe.dedupe(name, _shards(documents, "documents"), lists, workers=self.build.workers, draft=draft)
             check_loss(name, summary_of(documents), made.summary, self.recipe.dedup.gates)
             return made
 
-        made = self.build.make(Request("deduped", name, split.DEDUPED_STAGE, {"source": name}, inputs), make)
+        made = self.build.make(Request("deduped", name, dedupe.STAGE, {"source": name}, inputs), make)
         if isinstance(made, Opened):
             check_loss(name, summary_of(documents), summary_of(made), self.recipe.dedup.gates)
         return made

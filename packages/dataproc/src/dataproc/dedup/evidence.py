@@ -12,20 +12,18 @@ with another never get a set.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.group import Group, ShardPair, mapped, save
 from dataproc.dedup.pairs import Evidence
-from dataproc.dedup.shingles import ShingleSets, Shingling, shingle_hashes, unique_sorted
+from dataproc.dedup.shingles import shingle_hashes, unique_sorted
 from dataproc.dedup.sign import minima_of
-from dataproc.documents import batches, rows_of
+from dataproc.documents import picked, rows_of
 from dataproc.stage import Draft
 from dataproc.workers import Workers
 from manifest.record import Model
@@ -95,22 +93,13 @@ def _read(place: Place, *, group: Group) -> Gathered:
     _write_at(group.scratch / "minima.u32", minima_ND[0].nbytes * place.first, minima_ND)
     sizes: list[NDArray[np.int64]] = []
     end = place.start
-    for sets in _sets(place.pair.documents, rows, group.matching.shingling):
+    for batch in picked(place.pair.documents, ["text"], rows):
+        sets = unique_sorted(shingle_hashes(clean_all(batch["text"]), group.matching.shingling))
         _write_at(group.scratch / "sets.u64", 8 * end, sets.hashes)
         sizes.append(np.diff(sets.offsets))
         end += len(sets.hashes)
     save(_sizes_file(group, place.pair), np.concatenate(sizes))
     return Gathered(candidates=len(rows), shingles=end - place.start)
-
-
-def _sets(documents: Path, rows: NDArray[np.int64], shingling: Shingling) -> Iterator[ShingleSets]:
-    """The shingle sets of some rows of a shard, in order."""
-    first = 0
-    for batch in batches(documents, ["text"]):
-        low, high = np.searchsorted(rows, [first, first + batch.num_rows])
-        texts = batch["text"].take(pa.array(rows[low:high] - first))
-        first += batch.num_rows
-        yield unique_sorted(shingle_hashes(clean_all(texts), shingling))
 
 
 def _write_at(path: Path, offset: int, array: NDArray[np.generic]) -> None:

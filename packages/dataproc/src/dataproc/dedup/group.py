@@ -36,9 +36,10 @@ PAIRS = "shards.json"
 
 
 class ShardPair(Model):
-    """A shard of documents with its signatures, and the number of its first row."""
+    """A shard of documents (the source's `shard`-th) with its signatures, and the number of its first row."""
 
     source: str
+    shard: int
     documents: Path
     signatures: Path
     minima: Path
@@ -105,11 +106,11 @@ def shard_pairs(sources: Sequence[tuple[str, Sequence[Path], Sequence[Path]]]) -
     pairs: list[ShardPair] = []
     first = 0
     for source, documents, signed in sources:
-        for documents_shard, signed_shard in zip(documents, signed, strict=True):
+        for shard, (documents_shard, signed_shard) in enumerate(zip(documents, signed, strict=True)):
             minima = signed_shard.with_name(minima_name(signed_shard.stem))
             rows = pq.ParquetFile(signed_shard).metadata.num_rows
             files = {"documents": documents_shard, "signatures": signed_shard, "minima": minima}
-            pairs.append(ShardPair(source=source, **files, first=first, rows=rows))
+            pairs.append(ShardPair(source=source, shard=shard, **files, first=first, rows=rows))
             first += rows
     return tuple(pairs)
 

@@ -1,9 +1,9 @@
 """Components → the rows of clusters/<group>: one per document of a cluster of two or more, in order of (cluster, id).
 
     id string, cluster string (the smallest id of its component), source string, characters i64,
-    text_hash fixed[16] (of the cleaned text)
+    text_hash fixed[16] (of the cleaned text), shard i32 (of the source's documents), row i64 (of that shard)
 
-A cluster lies whole in one shard.
+A cluster lies whole in one shard of clusters.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataproc.stage import Draft
 from dataproc.workers import Workers
 from manifest.record import Model, Shard
 
-ROWS_PER_SHARD = 500_000
+ROWS_PER_SHARD = 50_000
 LARGEST = 10
 SAMPLED_IDS = 5
 CLUSTERS = pa.schema(
@@ -36,6 +36,8 @@ CLUSTERS = pa.schema(
         ("source", pa.string()),
         ("characters", pa.int64()),
         ("text_hash", pa.binary(16)),
+        ("shard", pa.int32()),
+        ("row", pa.int64()),
     ]
 )
 
@@ -112,6 +114,8 @@ def _scatter(pair: ShardPair, file: Path, *, group: Group, partitions: int) -> N
     rows = np.flatnonzero(component >= 0)
     table = rows_of(pair.signatures, ["id", "characters", "text_hash"]).take(pa.array(rows))
     table = table.append_column("source", pa.array([pair.source] * len(rows), pa.string()))
+    table = table.append_column("shard", pa.array(np.full(len(rows), pair.shard, np.int32)))
+    table = table.append_column("row", pa.array(rows))
     table = table.append_column("component", pa.array(component[rows]))
     write_partitions(file, table, component[rows] % partitions, partitions)
 

@@ -51,6 +51,10 @@ class ShingleSets:
     hashes: U64
     offsets: I64
 
+    def of(self, document: int) -> U64:
+        """The set of one document."""
+        return self.hashes[self.offsets[document] : self.offsets[document + 1]]
+
 
 def shingle_hashes(cleaned: pa.LargeStringArray, shingling: Shingling) -> ShingleHashes:
     """One hash per shingle position of cleaned texts; a text shorter than n units has none at all.
