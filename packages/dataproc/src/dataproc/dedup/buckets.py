@@ -50,6 +50,13 @@ def may_repeat(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
     return _may_repeat(keys, _shift(len(keys)))
 
 
+def is_among(keys: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which keys are among the known ones, of which there are few."""
+    found = _may_be_among(keys, known, _shift(len(known)))
+    found[found] = np.isin(keys[found], known)
+    return found
+
+
 def _shift(keys: int) -> np.uint64:
     """What leaves of a key so many high bits that a table of their size has BITS_PER_KEY bits per key."""
     return np.uint64(64 - max(6, (max(1, keys) * BITS_PER_KEY - 1).bit_length()))
@@ -69,4 +76,18 @@ def _may_repeat(keys: NDArray[np.uint64], shift: np.uint64) -> NDArray[np.bool_]
     for row in range(len(keys)):
         slot = keys[row] >> shift
         perhaps[row] = (twice[slot >> np.uint64(6)] >> (slot & np.uint64(63))) & np.uint64(1)
+    return perhaps
+
+
+@kernel
+def _may_be_among(keys: NDArray[np.uint64], known: NDArray[np.uint64], shift: np.uint64) -> NDArray[np.bool_]:
+    """Which keys have the high bits of a known one."""
+    table = np.zeros(1 << (58 - np.int64(shift)), np.uint64)
+    for key in known:
+        slot = key >> shift
+        table[slot >> np.uint64(6)] |= np.uint64(1) << (slot & np.uint64(63))
+    perhaps = np.empty(len(keys), np.bool_)
+    for row in range(len(keys)):
+        slot = keys[row] >> shift
+        perhaps[row] = (table[slot >> np.uint64(6)] >> (slot & np.uint64(63))) & np.uint64(1)
     return perhaps

@@ -5,7 +5,8 @@ out: clusters/<group>: one row per document of a cluster of two or more (members
 
     identical    equal cleaned texts are one document from here on
     candidates   who shares a band key with whom
-    evidence     the signatures and shingle sets of these
+    audit        a sample whose true near-duplicates are looked for with more effort
+    evidence     the signatures and shingle sets of all these
     links        buckets → connected components
     members      components → rows
 
@@ -18,9 +19,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dataproc.dedup import audit
 from dataproc.dedup.candidates import find_candidates
 from dataproc.dedup.evidence import gather_evidence
-from dataproc.dedup.group import Group, Matching, shard_pairs, write_pairs
+from dataproc.dedup.group import CANDIDATES, Group, Matching, shard_pairs, write_pairs
 from dataproc.dedup.identical import link_identical
 from dataproc.dedup.links import link_all
 from dataproc.dedup.members import write_members
@@ -41,9 +43,11 @@ def cluster(
     write_pairs(draft.scratch, pairs)
     repeats = link_identical(group, workers=workers, draft=draft)
     find_candidates(group, workers=workers, draft=draft)
+    alike = audit.find_alike(group, workers=workers, draft=draft)
     if matching.verified:
-        gather_evidence(group, workers=workers, draft=draft)
+        gather_evidence(group, CANDIDATES, workers=workers, draft=draft)
     forest, linked = link_all(group, workers=workers, draft=draft)
+    audited = audit.measure(group, forest, alike, workers=workers, draft=draft)
     members = write_members(group, forest, workers=workers, draft=draft)
     s_curve = {f"{j / 100:.2f}": round(matching.bands.catch_probability(j / 100), 6) for j in range(50, 100, 5)}
     summary = {
@@ -51,6 +55,10 @@ def cluster(
         **members.summary,
         "identical_links": repeats,
         **linked.model_dump(),
+        "sampled": {
+            name: {**share.model_dump(), "share": share.share}
+            for name, share in (("precision", audited.precision), ("recall", audited.recall))
+        },
         "s_curve": s_curve,
     }
     return Made(members.shards, summary)

@@ -1,12 +1,13 @@
-"""What decides about pairs of candidates: the signature and the shingle set of each, by its place among the candidates.
+"""What decides about pairs: the signature and the shingle set of each document of a list, by its place in the list.
 
-    minima.u32             (C, permutations)
-    sets.u64               distinct shingle hashes, ascending, at starts[c] : starts[c] + sizes[c]
-    starts.npy, sizes.npy  (C,) i64
+    <list>.npy                           (C,) i64, ascending: document numbers
+    <list>.minima.u32                    (C, permutations)
+    <list>.sets.u64                      distinct shingle hashes, ascending, at starts[c] : starts[c] + sizes[c]
+    <list>.starts.npy, <list>.sizes.npy  (C,) i64
 
-Each shard has a range of each file, known before a text is read (room for all its shingle positions; repeats leave a
-hole at its end). So shards are written by whoever has time, in any order and however often. Documents that share no key
-with another never get a set.
+The list is `candidates`, or `audited` in a build that verifies nothing. Each shard has a range of each file, known
+before a text is read (room for all its shingle positions; repeats leave a hole at its end). So shards are written by
+whoever has time, in any order and however often. Documents that share no key with another never get a set.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from manifest.record import Model
 
 
 class Place(Model):
-    """A shard's candidates, first to last among all, and where its part of `sets.u64` begins."""
+    """The documents of a shard, first to last of the list, and where its part of the sets begins."""
 
     pair: ShardPair
     first: int
@@ -41,65 +42,65 @@ class Place(Model):
 class Gathered(Model):
     """The sets of a shard, in numbers."""
 
-    candidates: int
+    documents: int
     shingles: int
 
 
-def gather_evidence(group: Group, *, workers: Workers, draft: Draft) -> None:
-    """Writes the files. Once `sizes.npy` is there, all are."""
-    if (group.scratch / "sizes.npy").exists():
+def gather_evidence(group: Group, listing: str, *, workers: Workers, draft: Draft) -> None:
+    """Writes the files of a list. Once that of the sizes is there, all are."""
+    if group.file(listing, "sizes.npy").exists():
         return
-    places = _places(group)
-    workers.map(
-        partial(_read, group=group), places, result=Gathered, notes=draft.notes / "evidence", label="shingle sets"
-    )
-    sizes = [np.zeros(0, np.int64), *(np.load(_sizes_file(group, place.pair)) for place in places)]
+    places = _places(group, listing)
+    read = partial(_read, group=group, listing=listing)
+    workers.map(read, places, result=Gathered, notes=draft.notes / f"{listing}-sets", label="shingle sets")
+    sizes = [np.zeros(0, np.int64), *(np.load(_sizes_file(group, listing, place)) for place in places)]
     starts = [place.start + np.cumsum(of) - of for place, of in zip(places, sizes[1:], strict=True)]
-    save(group.scratch / "starts.npy", np.concatenate([np.zeros(0, np.int64), *starts]))
-    save(group.scratch / "sizes.npy", np.concatenate(sizes))
+    save(group.file(listing, "starts.npy"), np.concatenate([np.zeros(0, np.int64), *starts]))
+    save(group.file(listing, "sizes.npy"), np.concatenate(sizes))
 
 
-def evidence_of(group: Group) -> Evidence:
+def evidence_of(group: Group, listing: str) -> Evidence:
     """All of it, mapped."""
-    sizes = mapped(group.scratch / "sizes.npy")
+    sizes = mapped(group.file(listing, "sizes.npy"))
     if not len(sizes):
         return Evidence(np.zeros((0, group.matching.permutations), np.uint32), np.zeros(0, np.uint64), sizes, sizes)
-    minima = np.memmap(group.scratch / "minima.u32", np.uint32, "r", shape=(len(sizes), group.matching.permutations))
-    hashes = np.memmap(group.scratch / "sets.u64", np.uint64, "r")
-    return Evidence(np.asarray(minima), np.asarray(hashes), mapped(group.scratch / "starts.npy"), sizes)
+    shape = (len(sizes), group.matching.permutations)
+    minima = np.memmap(group.file(listing, "minima.u32"), np.uint32, "r", shape=shape)
+    hashes = np.memmap(group.file(listing, "sets.u64"), np.uint64, "r")
+    return Evidence(np.asarray(minima), np.asarray(hashes), mapped(group.file(listing, "starts.npy")), sizes)
 
 
-def _places(group: Group) -> list[Place]:
-    """Gives every shard with candidates its range, and the files their full size."""
-    candidates = group.candidates()
-    bounds = np.searchsorted(candidates, [*(pair.first for pair in group.pairs), group.documents])
+def _places(group: Group, listing: str) -> list[Place]:
+    """Gives every shard with documents of the list its range, and the files their full size."""
+    documents = group.listed(listing)
+    bounds = np.searchsorted(documents, [*(pair.first for pair in group.pairs), group.documents])
     places: list[Place] = []
     start = 0
     for pair, first, last in zip(group.pairs, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
         if first < last:
             places.append(Place(pair=pair, first=first, last=last, start=start))
             positions = rows_of(pair.signatures, ["shingles"])["shingles"].to_numpy()
-            start += int(positions[candidates[first:last] - pair.first].sum())
-    for name, size in (("minima.u32", 4 * group.matching.permutations * len(candidates)), ("sets.u64", 8 * start)):
-        with (group.scratch / name).open("ab") as file:  # not emptied: an earlier attempt has filled some of it
+            start += int(positions[documents[first:last] - pair.first].sum())
+    for name, size in (("minima.u32", 4 * group.matching.permutations * len(documents)), ("sets.u64", 8 * start)):
+        with group.file(listing, name).open("ab") as file:  # not emptied: an earlier attempt has filled some of it
             file.truncate(size)
     return places
 
 
-def _read(place: Place, *, group: Group) -> Gathered:
-    """One task: the candidates of a shard."""
-    rows = group.candidates()[place.first : place.last] - place.pair.first
+def _read(place: Place, *, group: Group, listing: str) -> Gathered:
+    """One task: the documents of a shard."""
+    rows = group.listed(listing)[place.first : place.last] - place.pair.first
     minima_ND = minima_of(place.pair.minima)[rows]
-    _write_at(group.scratch / "minima.u32", minima_ND[0].nbytes * place.first, minima_ND)
+    _write_at(group.file(listing, "minima.u32"), minima_ND[0].nbytes * place.first, minima_ND)
     sizes: list[NDArray[np.int64]] = []
     end = place.start
     for batch in picked(place.pair.documents, ["text"], rows):
         sets = unique_sorted(shingle_hashes(clean_all(batch["text"]), group.matching.shingling))
-        _write_at(group.scratch / "sets.u64", 8 * end, sets.hashes)
+        _write_at(group.file(listing, "sets.u64"), 8 * end, sets.hashes)
         sizes.append(np.diff(sets.offsets))
         end += len(sets.hashes)
-    save(_sizes_file(group, place.pair), np.concatenate(sizes))
-    return Gathered(candidates=len(rows), shingles=end - place.start)
+    save(_sizes_file(group, listing, place), np.concatenate(sizes))
+    return Gathered(documents=len(rows), shingles=end - place.start)
 
 
 def _write_at(path: Path, offset: int, array: NDArray[np.generic]) -> None:
@@ -110,5 +111,5 @@ def _write_at(path: Path, offset: int, array: NDArray[np.generic]) -> None:
             data, offset = data[written:], offset + written
 
 
-def _sizes_file(group: Group, pair: ShardPair) -> Path:
-    return group.scratch / f"sizes-{pair.first}.npy"
+def _sizes_file(group: Group, listing: str, place: Place) -> Path:
+    return group.file(listing, f"sizes-{place.first}.npy")

@@ -5,8 +5,9 @@ shard are a range of numbers, whatever a task makes of them is a range of a file
 
     firsts.npy        (N,) i64: the first document of the same cleaned text             identical.py
     buckets-BBB-PPPPP members and bounds of the buckets of two or more                  candidates.py
-    candidates.npy    (C,) i64, ascending: the documents that share a key with another  candidates.py
-    minima.u32, sets.u64, …           signature and shingle set of each candidate       evidence.py
+    candidates.npy    (C,) i64, ascending: the documents that share a key with another, and those of the audit
+    candidates.…      signature and shingle set of each                                 evidence.py
+    audit-*.npy       a sample of documents, and who may be like them                   audit.py
     parent-*.npy      (C,) i64: what was connected before a round                       links.py
     component.npy     (N,) i64: the first document of its cluster, or -1 if alone        members.py
 
@@ -33,6 +34,7 @@ from manifest.record import Model
 from manifest.store import write_atomic
 
 PAIRS = "shards.json"
+CANDIDATES = "candidates"
 
 
 class ShardPair(Model):
@@ -96,9 +98,17 @@ class Group:
         """Document → the first document of the same text, mapped."""
         return mapped(self.firsts_file)
 
+    def file(self, listing: str, name: str) -> Path:
+        """A file that belongs to a list of documents."""
+        return self.scratch / f"{listing}.{name}"
+
+    def listed(self, listing: str) -> NDArray[np.int64]:
+        """A list of documents, ascending, mapped."""
+        return mapped(self.scratch / f"{listing}.npy")
+
     def candidates(self) -> NDArray[np.int64]:
-        """The documents that share a key, ascending, mapped."""
-        return mapped(self.scratch / "candidates.npy")
+        """The documents that may have near-duplicates, ascending, mapped."""
+        return self.listed(CANDIDATES)
 
 
 def shard_pairs(sources: Sequence[tuple[str, Sequence[Path], Sequence[Path]]]) -> tuple[ShardPair, ...]:

@@ -16,7 +16,7 @@ from dataproc.dedup.buckets import Buckets
 from dataproc.dedup.candidates import buckets_of
 from dataproc.dedup.components import connect, join_buckets
 from dataproc.dedup.evidence import evidence_of
-from dataproc.dedup.group import Group, mapped, save
+from dataproc.dedup.group import CANDIDATES, Group, mapped, save
 from dataproc.dedup.pairs import link
 from dataproc.dedup.sign import ids_of
 from dataproc.stage import Draft
@@ -70,7 +70,7 @@ def link_all(group: Group, *, workers: Workers, draft: Draft) -> tuple[NDArray[n
 
 def _link(partition: int, *, group: Group, number: int, bands: tuple[int, ...]) -> Linked:
     """One task: the edges of a partition."""
-    evidence = evidence_of(group)
+    evidence = evidence_of(group, CANDIDATES)
     parent = mapped(_parent_file(group, number))
     edges: list[NDArray[np.int64]] = []
     total = Linked()

@@ -38,6 +38,9 @@ class Evidence(NamedTuple):
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
+    def set_of(self, document: int) -> NDArray[np.uint64]:
+        return self.hashes[self.starts[document] : self.starts[document] + self.sizes[document]]
+
     @classmethod
     def of(cls, signatures_ND: NDArray[np.uint32], sets: ShingleSets) -> "Evidence":
         return cls(signatures_ND, sets.hashes, sets.offsets[:-1], np.diff(sets.offsets))

@@ -1,0 +1,221 @@
+"""How good a build's clusters are, measured on samples by exact Jaccard index.
+
+    recall      A sample of documents is compared with all others that share a key with them in bands so dense that they
+                miss one pair in 10⁵ at the threshold. Of the pairs found with J ≥ threshold: the share whose ends are
+                in one cluster.
+    precision   Of a sample of documents that are in a cluster with another text: the share that has J ≥ threshold with
+                some other member. (Where every link is verified this checks the code rather than the data.)
+
+Documents are sampled by a hash of their text; of equal texts the first stands for all.
+
+    sample ─► dense keys ─► `audit-pairs.npy` (sample, other) ┐
+    clusters ─► members most alike by signature ──────────────┴─► exact Jaccard ─► the two shares
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataproc.dedup.bands import Bands, band_keys, verified_bands
+from dataproc.dedup.buckets import is_among
+from dataproc.dedup.components import labels
+from dataproc.dedup.evidence import evidence_of, gather_evidence
+from dataproc.dedup.group import CANDIDATES, Group, ShardPair, save
+from dataproc.dedup.jaccard import exact
+from dataproc.dedup.minhash import is_signed
+from dataproc.dedup.sign import column_of, minima_of
+from dataproc.stage import Draft
+from dataproc.workers import Done, Workers
+from manifest.record import Model
+
+SAMPLE = 400
+MOST_ALIKE = 50
+"""Of the documents that may be like a sampled one, so many are compared: those that look most alike."""
+DENSE_RECALL = 1 - 1e-5
+AUDITED = "audited"
+
+Pairs = NDArray[np.int64]
+"""(E, 2): a sampled document, another."""
+
+
+class Share(Model):
+    """A share that was measured: `good` of `sampled`; None of nothing."""
+
+    good: int
+    sampled: int
+
+    @property
+    def share(self) -> float | None:
+        return round(self.good / self.sampled, 6) if self.sampled else None
+
+
+class Audit(Model):
+    """What a build says of itself."""
+
+    precision: Share
+    recall: Share
+
+
+def find_alike(group: Group, *, workers: Workers, draft: Draft) -> Pairs:
+    """The sampled documents and those that may be like them; they become candidates, so that their sets are read."""
+    limit = min(1.0, SAMPLE / max(1, group.documents))
+    workers.map(
+        partial(_sample, group=group, limit=limit), group.pairs, result=Done, notes=draft.notes / "audit", label="audit"
+    )
+    save(group.scratch / "audit-keys.npy", _concatenated(group, "sample", (0, 1 + _dense(group).count)))
+    alike = partial(_alike, group=group)
+    workers.map(alike, group.pairs, result=Done, notes=draft.notes / "alike", label="audit: recall")
+    pairs_E2 = _most_alike(_concatenated(group, "alike", (0, 3)))
+    if group.matching.verified:
+        save(group.scratch / f"{CANDIDATES}.npy", np.union1d(group.candidates(), pairs_E2))
+    return pairs_E2
+
+
+def measure(group: Group, forest: NDArray[np.int64], alike_E2: Pairs, *, workers: Workers, draft: Draft) -> Audit:
+    """forest: of the candidates, all links done."""
+    near_E2 = _near_in_cluster(group, labels(forest), workers=workers, draft=draft)
+    listing = CANDIDATES if group.matching.verified else AUDITED
+    if listing == AUDITED:
+        save(group.scratch / f"{AUDITED}.npy", np.unique(np.concatenate([near_E2, alike_E2])))
+        gather_evidence(group, AUDITED, workers=workers, draft=draft)
+    precise = near_E2[_are_near(group, listing, near_E2)]
+    true_E2 = alike_E2[_are_near(group, listing, alike_E2)]
+    root = _roots(group, labels(forest), true_E2)
+    return Audit(
+        precision=Share(good=len(np.unique(precise[:, 0])), sampled=len(np.unique(near_E2[:, 0]))),
+        recall=Share(good=int((root[:, 0] == root[:, 1]).sum()), sampled=len(true_E2)),
+    )
+
+
+# ---- who may be like a sampled document
+
+
+def _dense(group: Group) -> Bands:
+    """Bands that catch all but one in 10⁵ of the pairs at the threshold, or as many as there can be."""
+    matching = group.matching
+    try:
+        return verified_bands(matching.threshold, matching.permutations, DENSE_RECALL)
+    except ValueError:
+        return Bands(matching.permutations, 1)
+
+
+def _sample(pair: ShardPair, *, group: Group, limit: float) -> Done:
+    """One task: the sampled documents of a shard with their dense keys, one row each."""
+    rows = _firsts(pair, group)
+    rows = rows[_is_sampled(pair, rows, limit)]
+    minima_ND = minima_of(pair.minima)[rows]
+    signed = is_signed(minima_ND)
+    keys_NB = band_keys(minima_ND[signed], _dense(group))
+    docs = (pair.first + rows[signed]).astype(np.uint64)
+    save(_file(group, "sample", pair), np.column_stack([docs, keys_NB]))
+    return Done()
+
+
+def _firsts(pair: ShardPair, group: Group) -> NDArray[np.int64]:
+    """The rows of a shard that are the first document of their text."""
+    return np.flatnonzero(group.firsts()[pair.first : pair.first + pair.rows] == pair.numbers)
+
+
+def _is_sampled(pair: ShardPair, rows: NDArray[np.int64], limit: float) -> NDArray[np.bool_]:
+    """By the upper half of the text's hash; partitions go by the lower."""
+    high = column_of(pair.signatures, "text_hash", "<u8", 2)[rows, 1]
+    return np.asarray(high <= np.uint64(min(2**64 - 1, int(limit * 2**64))))
+
+
+def _alike(pair: ShardPair, *, group: Group) -> Done:
+    """One task: the documents of a shard that share a dense key with a sampled one: (sample, document, shared keys)."""
+    rows = _firsts(pair, group)
+    sample = np.load(group.scratch / "audit-keys.npy", mmap_mode="r")
+    keys_NB = band_keys(minima_of(pair.minima)[rows], _dense(group))
+    found = [np.zeros((0, 2), np.int64)]
+    for band, keys in enumerate(keys_NB.T):
+        hits = np.flatnonzero(is_among(keys, np.ascontiguousarray(sample[:, 1 + band])))
+        who, which = np.nonzero(keys[hits, None] == sample[None, :, 1 + band])
+        found.append(np.column_stack([sample[which, 0].astype(np.int64), pair.first + rows[hits[who]]]))
+    all_E2 = np.concatenate(found)
+    pairs_E2, counts = np.unique(all_E2[all_E2[:, 0] != all_E2[:, 1]], axis=0, return_counts=True)
+    save(_file(group, "alike", pair), np.column_stack([pairs_E2, counts]))
+    return Done()
+
+
+def _most_alike(alike_E3: NDArray[np.int64]) -> Pairs:
+    """(document, other, how alike) → the pairs that are the most alike of each document."""
+    order = np.lexsort((alike_E3[:, 1], -alike_E3[:, 2], alike_E3[:, 0]))
+    ordered = alike_E3[order]
+    starts = np.searchsorted(ordered[:, 0], ordered[:, 0])
+    return ordered[np.arange(len(ordered)) - starts < MOST_ALIKE, :2]
+
+
+# ---- who is in a cluster with a sampled document
+
+
+def _near_in_cluster(group: Group, root: NDArray[np.int64], *, workers: Workers, draft: Draft) -> Pairs:
+    """Documents sampled from clusters of two texts or more, each with the members that look most like it."""
+    sizes = np.bincount(root, minlength=len(root))
+    save(group.scratch / "clustered.npy", group.candidates()[sizes[root] > 1])
+    limit = min(1.0, SAMPLE / max(1, len(group.listed("clustered"))))
+    task = partial(_sample_clustered, group=group, limit=limit)
+    workers.map(task, group.pairs, result=Done, notes=draft.notes / "clustered", label="audit: precision")
+    sampled = np.searchsorted(group.candidates(), _concatenated(group, "clustered", (0,)))
+    by_root = np.argsort(root, kind="stable")
+    found = [np.zeros((0, 3), np.int64)]
+    for place in sampled:
+        first, last = np.searchsorted(root, [root[place], root[place] + 1], sorter=by_root)
+        others = by_root[first:last][by_root[first:last] != place]
+        docs = group.candidates()[np.concatenate([[place], others])]
+        minima_ND = _minima(group, docs)
+        alike = (minima_ND[1:] == minima_ND[0]).sum(axis=1)
+        found.append(np.column_stack([np.full(len(others), docs[0]), docs[1:], alike]))
+    return _most_alike(np.concatenate(found))
+
+
+def _sample_clustered(pair: ShardPair, *, group: Group, limit: float) -> Done:
+    clustered = group.listed("clustered")
+    first, last = np.searchsorted(clustered, [pair.first, pair.first + pair.rows])
+    rows = clustered[first:last] - pair.first
+    save(_file(group, "clustered", pair), pair.first + rows[_is_sampled(pair, rows, limit)])
+    return Done()
+
+
+def _minima(group: Group, docs: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """The signatures of some documents."""
+    firsts = np.array([pair.first for pair in group.pairs])
+    shards = np.searchsorted(firsts, docs, side="right") - 1
+    minima_ND = np.empty((len(docs), group.matching.permutations), np.uint32)
+    for shard in np.unique(shards):
+        pair = group.pairs[shard]
+        minima_ND[shards == shard] = minima_of(pair.minima)[docs[shards == shard] - pair.first]
+    return minima_ND
+
+
+# ---- measuring
+
+
+def _are_near(group: Group, listing: str, pairs_E2: Pairs) -> NDArray[np.bool_]:
+    """Which pairs have J ≥ threshold."""
+    evidence = evidence_of(group, listing)
+    places_E2 = np.searchsorted(group.listed(listing), pairs_E2)
+    jaccard = [exact(evidence.set_of(a), evidence.set_of(b)) for a, b in places_E2]
+    return np.array(jaccard, np.float64) >= group.matching.threshold
+
+
+def _roots(group: Group, root: NDArray[np.int64], pairs_E2: Pairs) -> NDArray[np.int64]:
+    """The component of each end; a document that is no candidate is one of its own."""
+    candidates = group.candidates()
+    places_E2 = np.minimum(np.searchsorted(candidates, pairs_E2), max(0, len(candidates) - 1))
+    is_candidate = candidates[places_E2] == pairs_E2 if len(candidates) else np.zeros(pairs_E2.shape, np.bool_)
+    return np.where(is_candidate, root[places_E2] if len(root) else -1, -1 - pairs_E2)
+
+
+def _file(group: Group, what: str, pair: ShardPair) -> Path:
+    return group.scratch / f"audit-{what}-{pair.first}.npy"
+
+
+def _concatenated(group: Group, what: str, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """What the tasks of all shards wrote. shape: of nothing."""
+    arrays = [np.load(_file(group, what, pair)) for pair in group.pairs]
+    return np.concatenate(arrays) if arrays else np.zeros(shape, np.int64)
