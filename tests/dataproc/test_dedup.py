@@ -17,7 +17,10 @@ import pyarrow as pa
 import pytest
 
 from dataproc.dedup import cluster, links, members, sign
-from dataproc.dedup.shingles import Shingling
+from dataproc.dedup.bands import Bands, band_keys
+from dataproc.dedup.cleaning import clean_all
+from dataproc.dedup.minhash import signatures
+from dataproc.dedup.shingles import Shingling, shingle_hashes
 from dataproc.documents import DOCUMENTS, ShardWriter
 from dataproc.workers import Workers
 
@@ -361,3 +364,79 @@ def test_a_shard_of_documents_has_one_of_signatures_however_large(
     monkeypatch.setitem(ShardWriter.__init__.__kwdefaults__, "shard_bytes", 1)
     signed = sign.sign(tmp_path / shard.path, shingling=Shingling("char", 13), permutations=16, draft=tmp_path)
     assert [made.rows for made in signed.shards] == [3, 3]
+
+
+def test_a_number_in_the_metadata_may_decide_who_survives(
+    tmp_path: Path, write_jsonl: Make, recipe: Make, build: Make, words: Make
+) -> None:
+    text = " ".join(words(1, 60))
+    scores = [0.5, 0.9, None, "high", 0.7]
+    lines = [{"id": str(n), "text": text, "score": score} for n, score in enumerate(scores)]
+    write_jsonl(tmp_path / "raw" / "a" / "x.jsonl", lines)
+
+    def ledger_by(*keep: Any) -> dict[str, tuple[str, str]]:
+        built = build(near(recipe, "a", {"keep": keep}), tmp_path / "raw", tmp_path / "store", until="deduped")
+        return {row["id"]: (row["survivor"], row["rule"]) for row in built.rows("ledger", "global")}
+
+    best = ledger_by({"highest": "score"}, "id")
+    assert set(best.values()) == {("a/1", "highest score")}
+    worst = ledger_by("source_order", {"lowest": "score"}, "id")
+    assert set(worst.values()) == {("a/0", "lowest score")}
+    assert set(ledger_by({"highest": "nothing"}, "id").values()) == {("a/0", "id")}
+
+
+def test_without_verification_a_shared_band_is_enough(of_families: Make, families: Texts) -> None:
+    built = of_families(verify="none", bands=(9, 13))
+    texts = pa.array(list(families.values()), pa.large_string())
+    keys_NB = band_keys(signatures(shingle_hashes(clean_all(texts), Shingling("char", 13))), Bands(9, 13))
+    holders: dict[int, list[str]] = defaultdict(list)
+    for identifier, keys in zip(families, keys_NB.tolist(), strict=True):
+        for key in keys:
+            holders[key].append(identifier)
+    links = {frozenset(pair) for ids in holders.values() for pair in itertools.combinations(ids, 2)}
+    members = clusters(built)
+    assert all(any(link <= cluster for cluster in members) for link in links)
+    assert sum(len(cluster) - 1 for cluster in members) == len(families) - _components(families, links)
+
+
+def _components(texts: Texts, links: set[frozenset[str]]) -> int:
+    left = {frozenset([i]) for i in texts}
+    for link in links:
+        touched = {group for group in left if group & link}
+        left = (left - touched) | {frozenset().union(*touched)}
+    return len(left)
+
+
+def near_pairs(texts: Texts) -> list[set[str]]:
+    """The pairs of different texts at the threshold; each is sampled from both of its ends."""
+    pairs = itertools.combinations(sorted(set(texts.values())), 2)
+    return [{a, b} for a, b in pairs if jaccard(a, b) >= THRESHOLD]
+
+
+def test_a_build_says_how_good_its_clusters_are(of_families: Make, families: Texts) -> None:
+    summary = of_families().artifact("clusters", "global").manifest.summary
+    pairs = near_pairs(families)
+    assert summary["sampled"]["recall"] == {"good": 2 * len(pairs), "sampled": 2 * len(pairs), "share": 1.0}
+    clustered = len({text for pair in pairs for text in pair})
+    assert summary["sampled"]["precision"] == {"good": clustered, "sampled": clustered, "share": 1.0}
+    sizes = Counter(len(cluster) for cluster in components(families))
+    by_range = {"2": sizes[2], "3-4": sizes[3] + sizes[4], "5-8": sum(sizes[n] for n in range(5, 9))}
+    assert summary["cluster_sizes"] == {
+        name: count for name, count in by_range.items() if name in summary["cluster_sizes"]
+    }
+    assert sum(summary["cluster_sizes"].values()) == len(components(families))
+    largest = summary["largest_clusters"][0]
+    assert largest["documents"] == max(sizes)
+    assert any(
+        largest["cluster"] == min(cluster) and set(largest["ids"]) <= cluster for cluster in components(families)
+    )
+
+
+def test_sparse_bands_are_said_to_miss_pairs(of_families: Make, families: Texts) -> None:
+    built = of_families(bands=(1, 30))
+    recall = built.artifact("clusters", "global").manifest.summary["sampled"]["recall"]
+    found = [{families[i] for i in cluster} for cluster in clusters(built)]
+    pairs = near_pairs(families)
+    together = sum(any(pair <= cluster for cluster in found) for pair in pairs)
+    assert (recall["good"], recall["sampled"]) == (2 * together, 2 * len(pairs))
+    assert recall["share"] < 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,3 +48,29 @@ def test_a_laxer_gate_makes_nothing_new(raw: Path, tmp_path: Path, recipe: Make,
     strict = build(gated(recipe, max_cluster=10), raw, tmp_path / "store", until="deduped")
     lax = build(gated(recipe, max_cluster=1000), raw, tmp_path / "store", until="deduped")
     assert [item.uri for item in lax.published] == [item.uri for item in strict.published]
+
+
+def test_an_override_lets_a_build_pass_and_its_reason_stands_in_the_mixture(
+    raw: Path, tmp_path: Path, recipe: Make, build: Make
+) -> None:
+    override = {"max_cluster": "they are copies"}
+    built = build(gated(recipe, max_cluster=9, override=override), raw, tmp_path / "store")
+    record = {"gate": "max_cluster", "where": "clusters/global", "found": 10, "allowed": 9, "reason": "they are copies"}
+    assert built.mixture.summary["overridden"] == [record]
+    assert built.mixture.config["dedup"]["gates"]["override"] == override
+    plain = build(gated(recipe, max_cluster=10), raw, tmp_path / "store")
+    assert "overridden" not in plain.mixture.summary
+
+
+def test_clusters_of_documents_that_are_not_alike_stop_the_build(
+    raw: Path, tmp_path: Path, recipe: Make, build: Make, words: Make
+) -> None:
+    """One band of one row links nearly everything that shares a header."""
+    header = " ".join(words(99, 60))
+    lines = [{"text": f"{header} {' '.join(words(n, 60))}"} for n in range(30)]
+    (raw / "b" / "x.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loose = {"scope": "global", "verify": "none", "bands": (8, 1)}
+    with pytest.raises(DataError, match=r"gate min_precision: of 3[01] sampled documents .* 0 are near another"):
+        build(recipe(dedup=loose), raw, tmp_path / "store")
+    gates = {"override": {"min_precision": "a test"}}
+    build(recipe(dedup={**loose, "gates": gates}), raw, tmp_path / "store", until="clusters")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dataproc.dedup.bands import Bands, optimal_bands
 from dataproc.recipe import DataRecipe, read
 from manifest.errors import RecipeError
 
@@ -100,8 +101,12 @@ def test_a_wrong_field_is_named(tmp_path: Path, found: str, wrong: str, said: li
         ("{bands: [9, 15]}", ["'dedup'", "(9, 15)", "128"]),
         ("{bands: [-9, -13]}", ["'dedup'", "-9", "at least 1"]),
         ("{scope: globl}", ["'dedup.scope'", "'global', 'local' or 'none'", "globl"]),
-        ("{preset: slimpajama}", ["'dedup.preset'", "'exact'", "slimpajama"]),
-        ("{verify: none}", ["'dedup.verify'", "'exact'", "none"]),
+        ("{preset: slimpyjama}", ["'dedup.preset'", "'exact' or 'slimpajama'", "slimpyjama"]),
+        ("{verify: perhaps}", ["'dedup.verify'", "'exact' or 'none'", "perhaps"]),
+        ("{keep: [{highest: score, lowest: score}, id]}", ["{highest: FIELD} or {lowest: FIELD}"]),
+        ("{keep: [{highest: score}, {highest: score}, id]}", ["'dedup'", "each key once"]),
+        ("{gates: {override: {max_clusters: x}}}", ["dedup.gates.override", "max_clusters"]),
+        ("{gates: {override: {max_cluster: ' '}}}", ["dedup.gates.override.max_cluster", "at least 1 character"]),
         ("{ngram: 0}", ["'dedup.ngram'", "greater than or equal to 1", "found 0"]),
         ("{treshold: 0.7}", ["'dedup.treshold'", "did you mean 'threshold'?"]),
     ],
@@ -131,3 +136,24 @@ def test_rounded_weights_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "data.yaml"
     path.write_text(GOOD.replace("web: 0.9,", "web: 0.901,"))
     assert read(path).phases["first"].weights == {"web": 0.901, "code": 0.1}
+
+
+def test_a_preset_fills_in_what_the_recipe_does_not_say(tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text(GOOD + "dedup: {preset: slimpajama, threshold: 0.7}\n")
+    found = read(path)
+    assert (found.dedup.verify, found.dedup.banding, found.dedup.threshold) == ("none", Bands(9, 13), 0.7)
+    assert (found.holds_out_by, found.drops_short_last) == ("position", True)
+    path.write_text(GOOD + "dedup: {verify: none, threshold: 0.7}\n")
+    found = read(path)
+    assert (found.dedup.banding, found.holds_out_by) == (optimal_bands(0.7, 128), "cluster")
+
+
+def test_a_gate_is_overridden_on_top_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text(GOOD + "dedup: {gates: {max_cluster: 5, override: {min_precision: known}}}\n")
+    gates = read(path, override={"max_cluster": "copies"}).dedup.gates
+    assert gates.override == {"max_cluster": "copies", "min_precision": "known"}
+    assert gates.max_cluster == 5
+    with pytest.raises(RecipeError, match=r"--override: .*max_custer"):
+        read(path, override={"max_custer": "copies"})

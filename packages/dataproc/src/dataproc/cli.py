@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from dataproc import progress
@@ -43,6 +44,13 @@ def _build_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         help="serial, local:N, ray or ray://host:port (default %(default)s)",
     )
     build.add_argument("--until", metavar="STAGE", default="mixtures", help="stop after a stage: documents … mixtures")
+    build.add_argument(
+        "--override",
+        metavar="GATE=REASON",
+        action="append",
+        default=[],
+        help="let a gate of the recipe pass, for a reason that is written into the mixture; may be repeated",
+    )
     build.add_argument("--dry-run", action="store_true", help="say what would be built and re-used; build nothing")
     build.set_defaults(run=_build)
 
@@ -74,7 +82,7 @@ def _build(arguments: argparse.Namespace) -> None:
 
     if arguments.until not in STAGES:
         raise RecipeError(f"--until {arguments.until}: no such stage{nearest(arguments.until, list(STAGES))}")
-    recipe = read(arguments.recipe)
+    recipe = read(arguments.recipe, override=dict(_reasons(arguments.override)))
     store = open_store(arguments.out)
     if arguments.dry_run:
         for line in lines(estimate(recipe, arguments.raw)):
@@ -88,6 +96,14 @@ def _build(arguments: argparse.Namespace) -> None:
         assert isinstance(item, Opened)
         show(item)
         print(item.uri)
+
+
+def _reasons(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for override in overrides:
+        gate, equals, reason = override.partition("=")
+        if not equals or not reason.strip():
+            raise RecipeError(f"--override {override}: expected GATE=REASON, such as max_cluster='copies of a licence'")
+        yield gate, reason
 
 
 def _gather(arguments: argparse.Namespace) -> None:

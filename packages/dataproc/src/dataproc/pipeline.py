@@ -7,18 +7,18 @@ normalize ─► sign ─► cluster (per group) ─► keep (ledger) ─┐
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dataproc import mix, normalize, tokenize, vocab
-from dataproc.dedup import cluster, dedupe, holdout, ledger, sign
+from dataproc.dedup import cluster, dedupe, holdout, holdout_position, ledger, sign
 from dataproc.dedup.group import Matching
 from dataproc.dedup.links import BUCKET_CAP
 from dataproc.dedup.shingles import HASH, Shingling
-from dataproc.gates import check_cluster, check_loss
+from dataproc.gates import Gatekeeper
 from dataproc.identifiers import unique_ids
 from dataproc.inventory import build_identity, inventory
 from dataproc.raw import RawFile, tasks
@@ -54,6 +54,9 @@ class Pipeline:
     build: Build
     until: str = "mixtures"
 
+    def __post_init__(self) -> None:
+        self.gates = Gatekeeper(self.recipe.dedup.gates)
+
     def plan(self) -> Inventory:
         """Lists and hashes the raw files. Raises DataError if a source has none, InputError if `raw` does not open."""
         files = inventory(self.recipe, self.raw, self.build)
@@ -74,7 +77,7 @@ class Pipeline:
         ledgers = {group: self._ledger(group, clusters[group], documents) for group in self._groups()}
         if self.until == "ledger":
             return list(ledgers.values())
-        heldout = self._heldout(clusters.get("global"), documents)
+        heldout = self._heldout(clusters.get("global"), ledgers, documents)
         if self.until == "heldout":
             return [heldout] if heldout else []
         deduped = {name: self._deduped(name, documents[name], ledgers, heldout) for name in documents}
@@ -95,6 +98,8 @@ class Pipeline:
         if any(isinstance(item, Planned) for item in needed):
             return [self.build.plan("mixtures", self.recipe.name)]
         counts = retention(self.recipe, documents, ledgers, heldout, deduped, tokens)
+        if self.gates.overridden:
+            counts |= {"overridden": self.gates.overridden}
         return [self._mixture(tokens, tokenizer, heldout, counts)]
 
     # ---- what each stage is asked
@@ -102,7 +107,7 @@ class Pipeline:
     @property
     def _dedups(self) -> bool:
         """Whether signatures are needed: to remove near-duplicates, or to hold out whole clusters."""
-        return self.recipe.dedup.scope != "none" or self.recipe.holdout.fraction > 0
+        return self.recipe.dedup.scope != "none" or self.recipe.holds_out_by == "cluster"
 
     @property
     def _shingling(self) -> Shingling:
@@ -113,6 +118,15 @@ class Pipeline:
         """The shingling in a stage's config."""
         return {"unit": self.recipe.dedup.unit, "ngram": self.recipe.dedup.ngram}
 
+    def _min_chars_last(self, name: str) -> int:
+        """What a source's documents must have where short ones take part in dedup first; else 0."""
+        return self.recipe.sources[name].cleaning(self.recipe.clean).min_chars if self.recipe.drops_short_last else 0
+
+    @property
+    def _keep(self) -> list[Any]:
+        """The keep order in a stage's config."""
+        return [key if isinstance(key, str) else key.name for key in self.recipe.dedup.keep]
+
     def _groups(self) -> dict[str, list[str]]:
         """The groups in which near-duplicates are removed: name → sources."""
         sources = list(self.recipe.sources)
@@ -122,6 +136,8 @@ class Pipeline:
     def _documents(self, name: str, files: Sequence[RawFile]) -> Opened | Planned:
         source = self.recipe.sources[name]
         clean = source.cleaning(self.recipe.clean)
+        if self.recipe.drops_short_last:
+            clean = clean.model_copy(update={"min_chars": 0})
 
         def make(draft: Draft) -> Made:
             done = self.build.workers.map(
@@ -165,7 +181,7 @@ class Pipeline:
 
     def _all_clusters(self, documents: Artifacts, signatures: Artifacts) -> Artifacts:
         groups = self._groups()
-        if self.recipe.holdout.fraction > 0:
+        if self.recipe.holds_out_by == "cluster":
             groups = {**groups, "global": list(self.recipe.sources)}
         return {
             group: self._clusters(group, {n: documents[n] for n in names}, {n: signatures[n] for n in names})
@@ -187,16 +203,20 @@ class Pipeline:
                 workers=self.build.workers,
                 draft=draft,
             )
-            check_cluster(group, made.summary, dedup.gates)
+            self._check_clusters(group, made.summary)
             return made
 
         banding = {"bands": bands.count, "rows": bands.rows, "cap": BUCKET_CAP}
-        config = {**self._shingles, **banding, "threshold": dedup.threshold}
+        config = {**self._shingles, **banding, "threshold": dedup.threshold, "verify": dedup.verify}
         inputs = {f"signatures/{n}": item for n, item in signatures.items()}
         made = self.build.make(Request("clusters", group, cluster.STAGE, config, inputs), make)
         if isinstance(made, Opened):  # also where it was published under a laxer gate
-            check_cluster(group, summary_of(made), dedup.gates)
+            self._check_clusters(group, summary_of(made))
         return made
+
+    def _check_clusters(self, group: str, summary: Mapping[str, Any]) -> None:
+        self.gates.check_cluster(group, summary)
+        self.gates.check_precision(group, summary)
 
     def _ledger(self, group: str, clusters: Opened | Planned, documents: Artifacts) -> Opened | Planned:
         dedup = self.recipe.dedup
@@ -212,32 +232,57 @@ class Pipeline:
                 draft=draft,
             )
 
-        config = {**self._shingles, "keep": list(dedup.keep), "sources": names}
+        config = {**self._shingles, "keep": self._keep, "sources": names}
         inputs = {"clusters": clusters, **{f"documents/{n}": documents[n] for n in names}}
         return self.build.make(Request("ledger", group, ledger.STAGE, config, inputs), make)
 
-    def _heldout(self, clusters: Opened | Planned | None, documents: Artifacts) -> Opened | Planned | None:
-        if clusters is None or self.recipe.holdout.fraction == 0:
+    def _heldout(
+        self, clusters: Opened | Planned | None, ledgers: Artifacts, documents: Artifacts
+    ) -> Opened | Planned | None:
+        by = self.recipe.holds_out_by
+        if by is None:
             return None
-        dedup = self.recipe.dedup
+        sources = list(documents)
+        config = {**self.recipe.holdout.model_dump(exclude={"by"}), "sources": sources}
+        inputs: dict[str, Input] = {f"documents/{n}": item for n, item in documents.items()}
+        if by == "position":
+            min_chars = {name: self._min_chars_last(name) for name in sources}
+            config |= {"min_chars": min_chars}
+            inputs |= {f"ledger/{group}": item for group, item in ledgers.items()}
+            request = Request("heldout", self.recipe.name, holdout_position.STAGE, config, inputs)
+            return self.build.make(request, partial(self._hold_by_position, ledgers, documents, min_chars))
+        assert clusters is not None
+        config |= {"keep": self._keep}
+        inputs |= {"clusters": clusters}
+        request = Request("heldout", self.recipe.name, holdout.STAGE, config, inputs)
+        return self.build.make(request, partial(self._hold_by_cluster, clusters, documents))
 
-        def make(draft: Draft) -> Made:
-            return holdout.holdout(
-                _shards(clusters, "clusters"),
-                [(name, _shards(item, "documents")) for name, item in documents.items()],
-                config=self.recipe.holdout,
-                keep=dedup.keep,
-                workers=self.build.workers,
-                draft=draft,
-            )
+    def _hold_by_position(
+        self, ledgers: Artifacts, documents: Artifacts, min_chars: dict[str, int], draft: Draft
+    ) -> Made:
+        return holdout_position.holdout(
+            [shard for item in ledgers.values() for shard in _shards(item, "ledger")],
+            [(name, _shards(item, "documents")) for name, item in documents.items()],
+            config=self.recipe.holdout,
+            min_chars=min_chars,
+            workers=self.build.workers,
+            draft=draft,
+        )
 
-        config = {**self.recipe.holdout.model_dump(), "keep": list(dedup.keep), "sources": list(documents)}
-        inputs = {"clusters": clusters, **{f"documents/{n}": item for n, item in documents.items()}}
-        return self.build.make(Request("heldout", self.recipe.name, holdout.STAGE, config, inputs), make)
+    def _hold_by_cluster(self, clusters: Opened | Planned, documents: Artifacts, draft: Draft) -> Made:
+        return holdout.holdout(
+            _shards(clusters, "clusters"),
+            [(name, _shards(item, "documents")) for name, item in documents.items()],
+            config=self.recipe.holdout,
+            keep=self.recipe.dedup.keep,
+            workers=self.build.workers,
+            draft=draft,
+        )
 
     def _deduped(
         self, name: str, documents: Opened | Planned, ledgers: Artifacts, heldout: Opened | Planned | None
     ) -> Opened | Planned:
+        min_chars = self._min_chars_last(name)
         removals = next((ledgers[group] for group, names in self._groups().items() if name in names), None)
         inputs: dict[str, Input] = {"documents": documents}
         if removals is not None:
@@ -249,13 +294,15 @@ class Pipeline:
             lists = _shards(removals, "ledger") if removals else []
             if heldout:
                 lists += _shards(heldout, "places")
-            made = dedupe.dedupe(name, _shards(documents, "documents"), lists, workers=self.build.workers, draft=draft)
-            check_loss(name, summary_of(documents), made.summary, self.recipe.dedup.gates)
+            shards = _shards(documents, "documents")
+            made = dedupe.dedupe(name, shards, lists, min_chars=min_chars, workers=self.build.workers, draft=draft)
+            self.gates.check_loss(name, summary_of(documents), made.summary)
             return made
 
-        made = self.build.make(Request("deduped", name, dedupe.STAGE, {"source": name}, inputs), make)
+        config = {"source": name, "min_chars": min_chars}
+        made = self.build.make(Request("deduped", name, dedupe.STAGE, config, inputs), make)
         if isinstance(made, Opened):
-            check_loss(name, summary_of(documents), summary_of(made), self.recipe.dedup.gates)
+            self.gates.check_loss(name, summary_of(documents), summary_of(made))
         return made
 
     def _tokenizer(self, deduped: Artifacts) -> Opened | Planned:

@@ -5,19 +5,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from dataproc.dedup.bands import Bands, verified_bands
+from dataproc.dedup.bands import Bands, optimal_bands, verified_bands
+from dataproc.dedup.keep import ByField
 from manifest.errors import RecipeError
 from manifest.fields import Count, RecipeModel, parse_count, validate
 
 Scope = Literal["global", "local", "none"]
-KeepKey = Literal["source_order", "longest", "id"]
+GateName = Literal["max_source_loss", "max_cluster", "min_precision"]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 WEIGHT_TOLERANCE = 0.005  # published mixtures are rounded: SlimPajama-DC's columns add up to 100.1 %
@@ -73,59 +74,76 @@ class Source(RecipeModel):
 
 
 class Gates(RecipeModel):
-    """What stops a build before it publishes. Shares are of a source's documents.
-
-    min_precision is of links between near-duplicates; under `verify: exact` each is verified, so it always holds.
+    """What stops a build before it publishes. Shares are of a source's documents; min_precision is of a sample of
+    documents in clusters. override: gate → the reason why it does not hold here, which stands in the mixture.
     """
 
     max_source_loss: float = Field(0.95, gt=0, le=1)
     max_cluster: int = Field(100_000, gt=0)
     min_precision: float = Field(0.99, ge=0, le=1)
+    override: dict[GateName, Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]] = {}
+
+
+SLIMPAJAMA: dict[str, Any] = {
+    "verify": "none",
+    "bands": (9, 13),
+    "keep": ("source_order", "id"),
+    "gates": {"min_precision": 0.0},
+}
+"""What preset slimpajama says where the recipe says nothing. Scope, shingles, permutations are the defaults anyway."""
 
 
 class Dedup(RecipeModel):
-    """Near-duplicate removal; docs/dedup.md says what each key does."""
+    """Near-duplicate removal; docs/dedup.md says what each key does.
 
-    preset: Literal["exact"] = "exact"
+    preset slimpajama: as the original did it. A shared band of 9 × 13 is enough; documents that are too short take part
+    and are dropped afterwards; what is held out is chosen from what is left, and its exact copies leave training.
+    """
+
+    preset: Literal["exact", "slimpajama"] = "exact"
     scope: Scope = "global"
     unit: Literal["char", "word"] = "char"
     ngram: int = Field(13, ge=1, le=64)
     permutations: int = Field(128, ge=16, le=1024)
     threshold: float = Field(0.8, gt=0, lt=1)
-    verify: Literal["exact"] = "exact"
+    verify: Literal["exact", "none"] = "exact"
     bands: tuple[int, int] | None = None
-    keep: tuple[KeepKey, ...] = ("source_order", "longest", "id")
+    keep: tuple[Literal["source_order", "longest", "id"] | ByField, ...] = ("source_order", "longest", "id")
     gates: Gates = Gates()
 
     @model_validator(mode="before")
     @classmethod
-    def _five_words(cls, fields: object) -> object:
-        return {"ngram": 5, **fields} if isinstance(fields, dict) and fields.get("unit") == "word" else fields
-
-    @field_validator("preset", "verify", mode="before")
-    @classmethod
-    def _only_exact_yet(cls, value: object) -> object:
-        if value in ("slimpajama", "none"):
-            raise ValueError("this version builds with 'exact' only: every edge is verified")
-        return value
+    def _presets(cls, fields: object) -> object:
+        if not isinstance(fields, dict):
+            return fields
+        words = {"ngram": 5} if fields.get("unit") == "word" else {}
+        return (SLIMPAJAMA if fields.get("preset") == "slimpajama" else {}) | words | fields
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         if self.banding.width > self.permutations:
             raise ValueError(f"bands [bands, rows] {self.bands} need bands × rows ≤ {self.permutations} permutations")
-        if not self.keep or self.keep[-1] != "id" or len(set(self.keep)) != len(self.keep):
+        if not self.keep or self.keep[-1] != "id" or len({str(key) for key in self.keep}) != len(self.keep):
             raise ValueError("keep must name each key once and end with 'id', so that it is a total order")
         return self
 
     @property
     def banding(self) -> Bands:
         """The bands in use. Raises ValueError if there are none for the threshold."""
-        return Bands(*self.bands) if self.bands else verified_bands(self.threshold, self.permutations)
+        if self.bands:
+            return Bands(*self.bands)
+        choose = verified_bands if self.verify == "exact" else optimal_bands
+        return choose(self.threshold, self.permutations)
 
 
 class Holdout(RecipeModel):
-    """The held-out share of clusters, and the largest share of a source's documents that it may cost."""
+    """The held-out share, and the largest share of a source's documents that it may cost.
 
+    by cluster: whole clusters, before dedup, the same for every scope. by position: documents that dedup left, the
+    first in order of a hash; training loses their exact copies (SHA-256 of the text). Default: as the preset did it.
+    """
+
+    by: Literal["cluster", "position"] | None = None
     fraction: float = Field(0.0017, ge=0, lt=1)
     max_share: float = Field(0.05, ge=0, le=1)
 
@@ -226,18 +244,36 @@ class DataRecipe(RecipeModel):
                 raise ValueError(f"phase {phase!r} draws from {unknown}; the recipe has {sorted(self.sources)}")
         return self
 
+    @property
+    def drops_short_last(self) -> bool:
+        """Whether documents under `min_chars` take part in dedup first, as in the original SlimPajama."""
+        return self.dedup.preset == "slimpajama"
+
+    @property
+    def holds_out_by(self) -> Literal["cluster", "position"] | None:
+        """How documents are held out; None if none are."""
+        if self.holdout.fraction == 0:
+            return None
+        return self.holdout.by or ("position" if self.dedup.preset == "slimpajama" else "cluster")
+
     def streams(self) -> Iterator[str]:
         """The sources that some phase draws from, in recipe order."""
         used = set().union(*(phase.names for phase in self.phases.values()))
         return (name for name in self.sources if name in used)
 
 
-def read(path: str | Path) -> DataRecipe:
-    """The recipe in a YAML file.
+def read(path: str | Path, *, override: Mapping[str, str] | None = None) -> DataRecipe:
+    """The recipe in a YAML file. override: gate → reason, on top of those in the file.
 
     Raises RecipeError: no such file, not YAML, an unknown key, a missing source, weights that do not add up, …
     """
-    return validate(DataRecipe, read_yaml(Path(path)), str(path))
+    recipe = validate(DataRecipe, read_yaml(Path(path)), str(path))
+    if not override:
+        return recipe
+    gates = recipe.dedup.gates.model_dump()
+    gates["override"] = {**gates["override"], **override}
+    dedup = recipe.dedup.model_copy(update={"gates": validate(Gates, gates, "--override")})
+    return recipe.model_copy(update={"dedup": dedup})
 
 
 def read_yaml(path: Path) -> Any:

@@ -23,7 +23,7 @@ def retention(
     """{"sources": {source: counts of documents at every stage, tokens}}.
 
     A document is counted once: unreadable, short, duplicate (within its source or of another), held out (or near a
-    held-out one), or kept.
+    held-out one), or kept. Where short documents take part in dedup, those that it removed count as duplicates.
     """
     removed = _removed(ledgers)
     held = summary_of(heldout)["sources"] if heldout else {}
@@ -44,11 +44,11 @@ def _row(
     return {
         "records": normal["records"],
         "unreadable": normal["unreadable"],
-        "short": normal["short"],
+        "short": normal["short"] + kept["short"],
         "duplicates_within": duplicates["within"],
         "duplicates_across": duplicates["across"],
         "heldout": held.get(name, {"heldout": 0})["heldout"],
-        "near_heldout": after_dedup - kept["documents"] - held.get(name, {"heldout": 0})["heldout"],
+        "near_heldout": after_dedup - kept["short"] - kept["documents"] - held.get(name, {"heldout": 0})["heldout"],
         "kept": kept["documents"],
         "text_bytes": kept["text_bytes"],
         "tokens": int(summary_of(tokens[name])["tokens"]) if name in tokens else 0,

@@ -32,7 +32,7 @@ from dataproc.stage import Draft
 from dataproc.workers import Done, Workers
 from manifest.record import Model
 
-SAMPLE = 400
+SAMPLE = 1000
 MOST_ALIKE = 50
 """Of the documents that may be like a sampled one, so many are compared: those that look most alike."""
 DENSE_RECALL = 1 - 1e-5

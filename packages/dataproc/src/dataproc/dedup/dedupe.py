@@ -25,7 +25,7 @@ STAGE = "dedupe/2"
 
 
 class Written(Model):
-    """short: documents under `min_chars`, whatever else speaks against them."""
+    """short: documents under `min_chars` that nothing else speaks against."""
 
     shards: tuple[Shard, ...]
     documents: int
@@ -67,7 +67,7 @@ def _write(numbered: tuple[int, Path], *, drop: tuple[Path, ...], min_chars: int
         first += batch.num_rows
         if min_chars:
             enough = is_long(batch["text"], min_chars)
-            short += int((~enough).sum())
+            short += int((stays & ~enough).sum())
             stays &= enough
         kept = batch.filter(pa.array(stays))
         writer.write(kept)
