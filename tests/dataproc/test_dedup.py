@@ -274,7 +274,7 @@ def test_workers_and_partitions_do_not_change_the_result(
     of_families: Make, ray_workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = of_families()
-    monkeypatch.setattr(cluster, "ROWS_PER_PARTITION", 30)
+    monkeypatch.setattr(ray_workers, "memory_bytes", 30 * cluster.BYTES_PER_KEY)
     monkeypatch.setattr(members, "ROWS_PER_SHARD", 7)
     cut = of_families(ray_workers, apart=True)
     assert len(cut.artifact("ledger", "global").manifest.shards) > 5

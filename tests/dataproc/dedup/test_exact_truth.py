@@ -64,7 +64,7 @@ def cluster(subset: str) -> Clustered:
     parent = connect(np.arange(len(cleaned)), batches[0])
     evidence = Evidence.of(signatures_ND, sets)
     for keys in band_keys(signatures_ND[docs], verified_bands(THRESHOLD, 128)).T:
-        links = link(buckets(keys, docs), evidence, parent, threshold=THRESHOLD, cap=100_000)
+        links = link(buckets(keys, docs), evidence, labels(parent), threshold=THRESHOLD, cap=100_000)
         batches.append(links.edges)
         parent = connect(parent, links.edges)
     return Clustered([name for name, _ in documents], cleaned.to_pylist(), np.concatenate(batches), parent)

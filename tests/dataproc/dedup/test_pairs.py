@@ -43,7 +43,7 @@ def linked(
     found: Corpus, keys: np.ndarray, docs: np.ndarray, parent: np.ndarray, *, threshold: float, cap: int
 ) -> Links:
     evidence = Evidence.of(found.signatures, found.sets)
-    return link(buckets(keys, docs), evidence, parent, threshold=threshold, cap=cap)
+    return link(buckets(keys, docs), evidence, labels(parent), threshold=threshold, cap=cap)
 
 
 def jaccard(a: set[int], b: set[int]) -> float:

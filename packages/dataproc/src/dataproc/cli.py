@@ -12,6 +12,8 @@ from dataproc import progress
 from manifest.artifact import Opened
 from manifest.errors import RecipeError, run_command
 
+LEAST_MEMORY = 50_000_000
+
 
 def main() -> None:
     """The console script."""
@@ -42,6 +44,13 @@ def _build_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "--workers",
         default=f"local:{len(os.sched_getaffinity(0))}",
         help="serial, local:N, ray or ray://host:port (default %(default)s)",
+    )
+    build.add_argument(
+        "--worker-memory",
+        metavar="BYTES",
+        default="600M",
+        help="what a worker should make do with, such as 600M or 4G, beside one batch of documents; more is spilled to "
+        "the store's disk (default %(default)s)",
     )
     build.add_argument("--until", metavar="STAGE", default="mixtures", help="stop after a stage: documents … mixtures")
     build.add_argument(
@@ -90,12 +99,24 @@ def _build(arguments: argparse.Namespace) -> None:
         Pipeline(recipe, arguments.raw, Build(store, Serial(), dry=True), arguments.until).run()
         progress.say("dry run: nothing was built")
         return
-    with open_workers(arguments.workers) as workers:
+    with open_workers(arguments.workers, _memory(arguments.worker_memory)) as workers:
         published = Pipeline(recipe, arguments.raw, Build(store, workers), arguments.until).run()
     for item in published:
         assert isinstance(item, Opened)
         show(item)
         print(item.uri)
+
+
+def _memory(given: str) -> int:
+    from manifest.fields import parse_count
+
+    try:
+        count = parse_count(given)
+    except ValueError as error:
+        raise RecipeError(f"--worker-memory: {error}") from error
+    if not isinstance(count, int) or count < LEAST_MEMORY:
+        raise RecipeError(f"--worker-memory {given}: expected at least {LEAST_MEMORY // 10**6}M")
+    return count
 
 
 def _reasons(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,7 @@ from dataproc.identifiers import unique_ids
 from dataproc.inventory import build_identity, inventory
 from dataproc.raw import RawFile, tasks
 from dataproc.recipe import DataRecipe
-from dataproc.retention import retention
+from dataproc.retention import of_clusters, retention
 from dataproc.stage import Build, Draft, Input, Made, Planned, Raw, Request, producer, shard_files, summary_of
 from manifest.artifact import Opened, verify
 from manifest.errors import RecipeError
@@ -83,10 +83,15 @@ class Pipeline:
         deduped = {name: self._deduped(name, documents[name], ledgers, heldout) for name in documents}
         if self.until == "deduped":
             return list(deduped.values())
-        return self._train_side(documents, ledgers, heldout, deduped)
+        return self._train_side(documents, clusters, ledgers, heldout, deduped)
 
     def _train_side(
-        self, documents: Artifacts, ledgers: Artifacts, heldout: Opened | Planned | None, deduped: Artifacts
+        self,
+        documents: Artifacts,
+        clusters: Artifacts,
+        ledgers: Artifacts,
+        heldout: Opened | Planned | None,
+        deduped: Artifacts,
     ) -> list[Opened | Planned]:
         tokenizer = self._tokenizer(deduped)
         if self.until == "tokenizers":
@@ -98,6 +103,7 @@ class Pipeline:
         if any(isinstance(item, Planned) for item in needed):
             return [self.build.plan("mixtures", self.recipe.name)]
         counts = retention(self.recipe, documents, ledgers, heldout, deduped, tokens)
+        counts |= {"clusters": {group: of_clusters(summary_of(item)) for group, item in clusters.items()}}
         if self.gates.overridden:
             counts |= {"overridden": self.gates.overridden}
         return [self._mixture(tokens, tokenizer, heldout, counts)]

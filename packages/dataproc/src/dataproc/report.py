@@ -1,8 +1,9 @@
-"""What a build prints when it is done: a table of its sources."""
+"""What a build prints when it is done: a table of its sources, and how its near-duplicates were found."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from rich.table import Table
 
@@ -10,6 +11,9 @@ from dataproc import progress
 from manifest.artifact import Opened
 from manifest.mixture import Mixture
 
+SHOWN = ("0.70", "0.80", "0.90")
+SHOWN_CLUSTERS = 3
+EXCERPT_CHARS = 80
 COLUMNS = (
     ("source", "source"),
     ("documents\nin", "records"),
@@ -25,9 +29,41 @@ COLUMNS = (
 
 
 def show(item: Opened) -> None:
-    """Prints the table of a mixture on stderr; nothing for other artifacts."""
+    """Prints what a person wants to know of a mixture on stderr; nothing for other artifacts."""
     if isinstance(item.manifest, Mixture):
-        progress.console.print(table(item.manifest.summary["sources"]))
+        summary = item.manifest.summary
+        progress.console.print(table(summary["sources"]))
+        for group, clusters in summary["clusters"].items():
+            for line in dedup_lines(group, clusters):
+                progress.console.print(line, highlight=False, markup=False)
+
+
+def dedup_lines(group: str, clusters: Mapping[str, Any]) -> Iterator[str]:
+    """How near-duplicates of a group of sources were found, and how well."""
+    bands, rows = clusters["bands"]
+    curve = ", ".join(f"{probability:.3f} at {j}" for j, probability in clusters["s_curve"].items() if j in SHOWN)
+    yield f"near-duplicates ({group}): {bands} bands × {rows} rows find a pair of Jaccard index J with p = {curve}"
+    sampled = clusters["sampled"]
+    yield (
+        f"  sampled: precision {_share(sampled['precision'])} documents in clusters, "
+        f"recall {_share(sampled['recall'])} pairs"
+    )
+    if not clusters["clusters"]:
+        return
+    sizes = ", ".join(f"{count:,} of {size.replace('-', '–')}" for size, count in clusters["cluster_sizes"].items())
+    yield f"  {clusters['clusters']:,} clusters: {sizes} documents"
+    for large in clusters["largest_clusters"][:SHOWN_CLUSTERS]:
+        excerpt = " ".join(large["excerpt"].split())[:EXCERPT_CHARS]
+        yield f"  {large['documents']:,} like {large['cluster']}: {excerpt}"
+    if clusters["capped_buckets"]:
+        yield (
+            f"  {clusters['capped_buckets']:,} buckets were too large to compare all of their pairs; "
+            f"{clusters['capped_pairs']:,} pairs were left out"
+        )
+
+
+def _share(sampled: Mapping[str, Any]) -> str:
+    return f"{sampled['share']:.4f} of {sampled['sampled']:,}" if sampled["sampled"] else "unknown, of 0"
 
 
 def table(sources: Mapping[str, Mapping[str, int]]) -> Table:

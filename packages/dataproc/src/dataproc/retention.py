@@ -30,6 +30,17 @@ def retention(
     return {"sources": {name: _row(name, documents, removed, held, deduped, tokens) for name in recipe.sources}}
 
 
+OF_CLUSTERS = (
+    *("documents", "clusters", "clustered_documents", "largest_cluster", "cluster_sizes", "largest_clusters"),
+    *("identical_links", "links", "capped_buckets", "capped_pairs", "bands", "sampled", "s_curve"),
+)
+
+
+def of_clusters(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a mixture keeps of how its near-duplicates were found."""
+    return {key: summary[key] for key in OF_CLUSTERS}
+
+
 def _row(
     name: str,
     documents: Artifacts,

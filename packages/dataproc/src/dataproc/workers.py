@@ -41,13 +41,17 @@ PATIENCE_S = 10.0
 KNOCK_S = 5.0
 WAIT_VARIABLE = "RAY_gcs_server_port_wait_time_s"
 """In Ray 2.60 a number of attempts to connect, each of up to 40 s."""
+MEMORY_BYTES = 600_000_000
 OBJECT_STORE_BYTES = 100_000_000  # data goes through files, so Ray's object store holds only task records
 
 
 class Workers(ABC):
-    """Something that runs tasks."""
+    """Something that runs tasks. memory_bytes: what a task should make do with, beside the interpreter and one batch of
+    documents; it shapes how fine the work is cut, not what comes out.
+    """
 
     count: int
+    memory_bytes: int = MEMORY_BYTES
 
     @abstractmethod
     def _run(self, tasks: Sequence[Task]) -> Iterator[None]:
@@ -128,6 +132,9 @@ class Serial(Workers):
 
     count = 1
 
+    def __init__(self, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.memory_bytes = memory_bytes
+
     def _run(self, tasks: Sequence[Task]) -> Iterator[None]:
         for task in tasks:
             yield task()
@@ -140,7 +147,8 @@ class Ray(Workers):
     actor is free: tasks write aside and rename.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.memory_bytes = memory_bytes
         cpus = _cluster_cpus()
         if count > cpus:
             progress.say(f"{count} workers were asked for, but the cluster has {cpus} CPUs: {cpus} workers start")
@@ -240,7 +248,7 @@ class _Worker:
 
 
 @contextmanager
-def open_workers(spec: str) -> Iterator[Workers]:
+def open_workers(spec: str, memory_bytes: int = MEMORY_BYTES) -> Iterator[Workers]:
     """The workers that a command names.
 
     serial        this process
@@ -253,15 +261,15 @@ def open_workers(spec: str) -> Iterator[Workers]:
     """
     kind, _, count = spec.partition(":")
     if spec == "serial":
-        yield Serial()
+        yield Serial(memory_bytes)
     elif kind == "local" and count.isdecimal() and int(count) > 0:
-        with private_ray(int(count)), closing(Ray(int(count))) as workers:
+        with private_ray(int(count)), closing(Ray(int(count), memory_bytes)) as workers:
             yield workers
     elif spec == "ray" or spec.startswith("ray://"):
-        with _running_ray(spec), closing(Ray(_cluster_cpus())) as workers:
+        with _running_ray(spec), closing(Ray(_cluster_cpus(), memory_bytes)) as workers:
             yield workers
     elif kind == "ray" and count.isdecimal() and int(count) > 0:
-        with _running_ray("ray"), closing(Ray(int(count))) as workers:
+        with _running_ray("ray"), closing(Ray(int(count), memory_bytes)) as workers:
             yield workers
     else:
         raise InputError(f"--workers {spec}: expected serial, local:N (such as local:2), ray, ray:N or ray://host:port")

@@ -30,7 +30,8 @@ from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
 
 STAGE = "cluster/2"
-ROWS_PER_PARTITION = 2_000_000
+BYTES_PER_KEY = 300
+"""What a row (key, document) takes at most while its partition is sorted and linked."""
 
 
 def cluster(
@@ -39,7 +40,8 @@ def cluster(
     """The stage. sources: (name, shards of documents, shards of signatures), in recipe order."""
     pairs = shard_pairs(sources)
     rows = sum(pair.rows for pair in pairs)
-    group = Group(draft.scratch, rows, matching, partitions=max(1, -(-rows // ROWS_PER_PARTITION)))
+    partitions = max(1, -(-rows * BYTES_PER_KEY // workers.memory_bytes))
+    group = Group(draft.scratch, rows, matching, partitions)
     write_pairs(draft.scratch, pairs)
     repeats = link_identical(group, workers=workers, draft=draft)
     find_candidates(group, workers=workers, draft=draft)
@@ -59,6 +61,7 @@ def cluster(
             name: {**share.model_dump(), "share": share.share}
             for name, share in (("precision", audited.precision), ("recall", audited.recall))
         },
+        "bands": [matching.bands.count, matching.bands.rows],
         "s_curve": s_curve,
     }
     return Made(members.shards, summary)

@@ -8,7 +8,7 @@ shard are a range of numbers, whatever a task makes of them is a range of a file
     candidates.npy    (C,) i64, ascending: the documents that share a key with another, and those of the audit
     candidates.…      signature and shingle set of each                                 evidence.py
     audit-*.npy       a sample of documents, and who may be like them                   audit.py
-    parent-*.npy      (C,) i64: what was connected before a round                       links.py
+    components-*.npy  (C,) i64: what was connected before a round                       links.py
     component.npy     (N,) i64: the first document of its cluster, or -1 if alone        members.py
 
 Every file is written aside and renamed, or written in place to the same effect; a task that is run again finds what is

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dataproc.dedup.buckets import Buckets
 from dataproc.dedup.candidates import buckets_of
-from dataproc.dedup.components import connect, join_buckets
+from dataproc.dedup.components import connect, join_buckets, labels
 from dataproc.dedup.evidence import evidence_of
 from dataproc.dedup.group import CANDIDATES, Group, mapped, save
 from dataproc.dedup.pairs import link
@@ -54,7 +54,7 @@ def link_all(group: Group, *, workers: Workers, draft: Draft) -> tuple[NDArray[n
     bands = range(group.matching.bands.count)
     rounds = [tuple(bands)] if group.partitions == 1 else [(band,) for band in bands]
     for number, of_round in enumerate(rounds):
-        save(_parent_file(group, number), parent)
+        save(_components_file(group, number), labels(parent))
         done = workers.map(
             partial(_link, group=group, number=number, bands=of_round),
             range(group.partitions),
@@ -71,14 +71,15 @@ def link_all(group: Group, *, workers: Workers, draft: Draft) -> tuple[NDArray[n
 def _link(partition: int, *, group: Group, number: int, bands: tuple[int, ...]) -> Linked:
     """One task: the edges of a partition."""
     evidence = evidence_of(group, CANDIDATES)
-    parent = mapped(_parent_file(group, number))
-    edges: list[NDArray[np.int64]] = []
+    component = mapped(_components_file(group, number))
+    edges = np.zeros((0, 2), np.int64)
     total = Linked()
     for band in bands:
         buckets = _places(group, buckets_of(group, band * group.partitions + partition))
-        links = link(buckets, evidence, parent, threshold=group.matching.threshold, cap=BUCKET_CAP)
-        parent = links.parent
-        edges.append(links.edges)
+        links = link(buckets, evidence, component, threshold=group.matching.threshold, cap=BUCKET_CAP)
+        edges = np.concatenate([edges, links.edges])
+        if len(bands) > 1:  # there is one partition, which holds all documents anyway
+            component = labels(connect(component, links.edges))
         total += Linked(
             links=len(links.edges),
             exact_checks=links.counters.exact_checks,
@@ -86,7 +87,7 @@ def _link(partition: int, *, group: Group, number: int, bands: tuple[int, ...]) 
             capped_buckets=links.counters.capped_buckets,
             capped_pairs=links.counters.capped_pairs,
         )
-    save(_edges_file(group, number, partition), np.concatenate(edges))
+    save(_edges_file(group, number, partition), edges)
     return total
 
 
@@ -121,8 +122,8 @@ def _join(group: Group, parent: NDArray[np.int64]) -> tuple[NDArray[np.int64], L
     return parent, total
 
 
-def _parent_file(group: Group, number: int) -> Path:
-    return group.scratch / f"parent-{number:03d}.npy"
+def _components_file(group: Group, number: int) -> Path:
+    return group.scratch / f"components-{number:03d}.npy"
 
 
 def _edges_file(group: Group, number: int, partition: int) -> Path:

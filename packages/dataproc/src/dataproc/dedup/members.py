@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dataproc.dedup.components import labels
 from dataproc.dedup.group import Group, ShardPair, mapped, save
-from dataproc.documents import ShardWriter, rows_of
+from dataproc.documents import ShardWriter, picked, rows_of
 from dataproc.shuffle import Scattered, write_partitions
 from dataproc.stage import Draft
 from dataproc.workers import Workers
@@ -29,6 +29,7 @@ from manifest.record import Model, Shard
 ROWS_PER_SHARD = 50_000
 LARGEST = 10
 SAMPLED_IDS = 5
+EXCERPT_CHARS = 200
 CLUSTERS = pa.schema(
     [
         ("id", pa.string()),
@@ -43,16 +44,26 @@ CLUSTERS = pa.schema(
 
 
 class Large(Model):
-    """One of the largest clusters, with the first of its documents."""
+    """One of the largest clusters, with the first of its ids and the beginning of its first document."""
 
     cluster: str
     documents: int
     ids: tuple[str, ...]
+    excerpt: str
+
+
+class Top(Model):
+    """One of the largest clusters of a shard; `at`: source, shard and row of its first document."""
+
+    cluster: str
+    documents: int
+    ids: tuple[str, ...]
+    at: tuple[str, int, int]
 
 
 class Written(Model):
     shards: tuple[Shard, ...]
-    largest: tuple[Large, ...]
+    largest: tuple[Top, ...]
 
 
 @dataclass(frozen=True)
@@ -75,13 +86,13 @@ def write_members(group: Group, forest: NDArray[np.int64], *, workers: Workers, 
         scratch=draft.scratch / "members",
         label="clusters",
     )
-    largest = sorted((large for written in done for large in written.largest), key=_by_size)[:LARGEST]
+    largest = sorted((top for written in done for top in written.largest), key=_by_size)[:LARGEST]
     summary = {
         "clusters": len(sizes),
         "clustered_documents": clustered,
         "largest_cluster": int(sizes.max(initial=0)),
         "cluster_sizes": histogram(sizes),
-        "largest_clusters": [large.model_dump(mode="json") for large in largest],
+        "largest_clusters": [_with_excerpt(top, group).model_dump(mode="json") for top in largest],
     }
     return Members(tuple(shard for written in done for shard in written.shards), summary)
 
@@ -129,11 +140,25 @@ def _gather(partition: int, rows: Scattered, *, draft: Path) -> Written:
     table = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(found))).with_columns(smallest).sort("cluster", "id")
     writer = ShardWriter(draft, f"clusters-{partition:05d}", CLUSTERS)
     writer.write(table.select(CLUSTERS.names).to_arrow())
-    some_ids = pl.col("id").head(SAMPLED_IDS).alias("ids")
-    counted = table.group_by("cluster").agg(pl.len().alias("documents"), some_ids)
+    counted = table.group_by("cluster").agg(
+        pl.len().alias("documents"),
+        pl.col("id").head(SAMPLED_IDS).alias("ids"),
+        pl.col("source", "shard", "row").first(),
+    )
     top = counted.sort("documents", "cluster", descending=[True, False]).head(LARGEST)
-    return Written(shards=writer.close(), largest=tuple(Large(**row) for row in top.iter_rows(named=True)))
+    largest = (
+        Top(cluster=cluster, documents=documents, ids=tuple(ids), at=at)
+        for cluster, documents, ids, *at in top.iter_rows()
+    )
+    return Written(shards=writer.close(), largest=tuple(largest))
 
 
-def _by_size(large: Large) -> tuple[int, str]:
-    return -large.documents, large.cluster
+def _with_excerpt(top: Top, group: Group) -> Large:
+    source, shard, row = top.at
+    (pair,) = (pair for pair in group.pairs if (pair.source, pair.shard) == (source, shard))
+    text = next(picked(pair.documents, ["text"], np.array([row])))["text"][0].as_py()
+    return Large(cluster=top.cluster, documents=top.documents, ids=top.ids, excerpt=text[:EXCERPT_CHARS])
+
+
+def _by_size(top: Top) -> tuple[int, str]:
+    return -top.documents, top.cluster

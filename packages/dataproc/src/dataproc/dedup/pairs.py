@@ -6,9 +6,10 @@ connected already. Out:
     edges     (E, 2) i64    a < b, Jaccard ≥ threshold, each joins two components that were apart
     jaccard   (E,) f32      exact, or NaN where the sketch decided (`jaccard.sketch_bounds`)
 
-Together with `parent` the edges have the components of all pairs that share a key and have an exact Jaccard
-index of at least the threshold. A pair whose ends are connected already is not looked at, so a bucket of n
-copies costs n comparisons; no list of pairs is ever made.
+Together with what was connected before, the edges have the components of all pairs that share a key and have an exact
+Jaccard index of at least the threshold. A pair whose ends are connected already is not looked at, so a bucket of n
+copies costs n comparisons; no list of pairs is ever made. Memory goes with the members of the buckets, not with all
+documents.
 """
 
 from dataclasses import dataclass
@@ -63,12 +64,12 @@ class Counters:
 class Links:
     edges: NDArray[np.int64]
     jaccard: NDArray[np.float32]
-    parent: NDArray[np.int64]
     counters: Counters
 
 
-def link(found: Buckets, evidence: Evidence, parent: NDArray[np.int64], *, threshold: float, cap: int) -> Links:
-    """See the module's docstring. The members of buckets number the rows of `evidence` and `parent`.
+def link(found: Buckets, evidence: Evidence, component: NDArray[np.int64], *, threshold: float, cap: int) -> Links:
+    """See the module's docstring. The members of buckets number the rows of `evidence` and of `component`, which holds
+    what is connected already: equal numbers.
 
     In a bucket of more than `cap` documents each is compared only with the first `cap` that the bucket lists. Leave
     out documents without a shingle, which are alike in every band.
@@ -78,10 +79,12 @@ def link(found: Buckets, evidence: Evidence, parent: NDArray[np.int64], *, thres
     assert evidence.sizes[found.members].all(), "documents share a key but lack their sets"
     limits = _Limits(threshold, *sketch_bounds(threshold, evidence.signatures.shape[1]))
     size = len(found.members)
-    forest = _Forest(parent.copy(), np.empty((size, 2), np.int64), np.empty(size, np.float32))
+    components, of_member = np.unique(component[found.members], return_inverse=True)
+    parent = np.arange(len(components), dtype=np.int64)
+    forest = _Forest(parent, of_member, np.empty((size, 2), np.int64), np.empty(size, np.float32))
     edges, comparisons, exact_checks = _link_buckets(found, evidence, limits, forest, cap)
     counters = _count(found.sizes, cap, comparisons, exact_checks)
-    return Links(forest.edges[:edges].copy(), forest.jaccard[:edges].copy(), forest.parent, counters)
+    return Links(forest.edges[:edges].copy(), forest.jaccard[:edges].copy(), counters)
 
 
 def _count(sizes: NDArray[np.int64], cap: int, comparisons: int, exact_checks: int) -> Counters:
@@ -107,9 +110,12 @@ class _Limits(NamedTuple):
 
 
 class _Forest(NamedTuple):
-    """Where the kernels write: components so far, and the edges that joined them."""
+    """Where the kernels write: components so far, and the edges that joined them. of_member: the element of `parent`
+    that stands for each member of the buckets.
+    """
 
     parent: NDArray[np.int64]
+    of_member: NDArray[np.int64]
     edges: NDArray[np.int64]
     jaccard: NDArray[np.float32]
 
@@ -126,11 +132,11 @@ def _link_buckets(
     edges = comparisons = exact_checks = 0
     for bucket in range(len(found.bounds) - 1):
         whole = True
-        docs = found.members[found.bounds[bucket] : found.bounds[bucket + 1]]
-        for position in range(1, len(docs)):
-            others = docs[: min(position, cap)]
-            joined, rejected, edges_after, checked = _link_document(
-                docs[position], others, whole, evidence, limits, forest, edges
+        first = found.bounds[bucket]
+        for member in range(first + 1, found.bounds[bucket + 1]):
+            position = member - first
+            joined, rejected, edges_after, checked = _link_member(
+                member, first, first + min(position, cap), whole, found.members, evidence, limits, forest, edges
             )
             comparisons += edges_after - edges + rejected
             exact_checks += checked
@@ -140,27 +146,32 @@ def _link_buckets(
 
 
 @kernel
-def _link_document(
-    doc: int,
-    others: NDArray[np.int64],
+def _link_member(
+    member: int,
+    first: int,
+    end: int,
     whole: bool,
+    members: NDArray[np.int64],
     evidence: Evidence,
     limits: _Limits,
     forest: _Forest,
     edges: int,
 ) -> tuple[bool, int, int, int]:
-    """Returns whether it is connected to any of the others, from how many it was rejected, how many edges
-    there are now and how many exact checks that took."""
+    """A member against those from `first` to `end`. Returns whether it is connected to any of them, from how many it
+    was rejected, how many edges there are now and how many exact checks that took."""
     joined, rejected, checked = False, 0, 0
-    for other in others:
-        if find(forest.parent, other) != find(forest.parent, doc):
-            linked, jaccard = _compare(evidence, limits, other, doc)
+    doc, element = members[member], forest.of_member[member]
+    for place in range(first, end):
+        other = forest.of_member[place]
+        if find(forest.parent, other) != find(forest.parent, element):
+            linked, jaccard = _compare(evidence, limits, members[place], doc)
             checked += not np.isnan(jaccard)
             if not linked:
                 rejected += 1
                 continue
-            union(forest.parent, other, doc)
-            forest.edges[edges, 0], forest.edges[edges, 1] = min(other, doc), max(other, doc)
+            union(forest.parent, other, element)
+            forest.edges[edges, 0] = min(members[place], doc)
+            forest.edges[edges, 1] = max(members[place], doc)
             forest.jaccard[edges] = jaccard
             edges += 1
         joined = True
