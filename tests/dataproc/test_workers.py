@@ -120,13 +120,16 @@ def test_a_task_that_kills_every_worker_ends_with_what_to_do(ray_workers: Worker
 
 def slow_and_failing(number: int, *, log: Path) -> Answer:
     if number == 0:
-        raise DataError("the first fails at once")
+        while not (log / "begun").exists():  # the other worker may be starting yet
+            time.sleep(0.01)
+        raise DataError("the first fails while the second is at work")
+    (log / "begun").touch()
     time.sleep(0.5)
     return slow_double(number, log=log)
 
 
 def test_after_an_error_no_task_goes_on_in_the_background(ray_workers: Workers, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the first fails at once"):
+    with pytest.raises(DataError, match="the first fails while"):
         ray_workers.map(
             partial(slow_and_failing, log=tmp_path), range(2), result=Answer, notes=tmp_path / "notes", label=""
         )
