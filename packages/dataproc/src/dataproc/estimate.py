@@ -27,13 +27,18 @@ BYTES_PER_TOKEN = 4.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A source: raw bytes, documents of enough text, tokens. exact: documents were counted, not estimated."""
+    """A source: raw bytes, documents of enough text, their bytes in UTF-8, tokens.
+
+    exact: documents were counted, not estimated. texts: some of them.
+    """
 
     files: int
     bytes: int
     documents: int
+    text_bytes: int
     tokens: int
     exact: bool
+    texts: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -133,8 +138,10 @@ def _scaled(files: Sequence[RawFile], sample: _Sample, bytes_per_token: float) -
         files=len(files),
         bytes=total,
         documents=round(sample.documents * factor),
+        text_bytes=round(sample.text_bytes * factor),
         tokens=round(sample.text_bytes * factor / bytes_per_token),
         exact=sample.whole,
+        texts=tuple(sample.texts),
     )
 
 

@@ -1,0 +1,185 @@
+"""What a build up to `deduped` will cost, predicted before it starts.
+
+The work on text (repair, signatures, shingle sets, Parquet) is timed on a sample of the recipe's own documents, on this
+machine; the work per document and band is a constant that was measured. How many documents have near-duplicates nobody
+knows beforehand, so the prediction holds for a stated share of them.
+
+    seconds      of one CPU, without the start of workers
+    disk         what stays (artifacts), and what is there for a while beside it (scratch)
+    shuffle      what passes from tasks to tasks through files
+    memory       of a worker, and of the driver, which holds a few numbers per document
+
+docs/dedup.md says how it compares with builds of three sizes.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dataproc.dedup.minhash import sketch
+from dataproc.dedup.shingles import Shingling, shingle_sets
+from dataproc.estimate import Estimate
+from dataproc.normalize import fix_text
+from dataproc.recipe import DataRecipe
+
+SAMPLE_BYTES = 4_000_000
+REPEATS = 3
+
+ALIKE = 0.35
+"""The share of documents assumed to share a band with another; SlimPajama removed 35 % of RedPajama's documents."""
+
+DOCUMENT_S = 20e-6
+"""Reading, naming, numbering and writing a document, whatever its length."""
+BAND_S = 0.12e-6
+"""A document in a band: its key, its place in a partition, its bucket."""
+PAIR_S = 4e-6
+"""An exact comparison; PAIRS of them per document that shares a band."""
+PAIRS = 3.0
+DRIVER_BYTES = 48
+"""Per document: arrays of numbers while components are found."""
+WORKER_BYTES = 250_000_000
+"""The interpreter with its libraries, and a batch of documents."""
+ROW_BYTES = 80
+"""A row of signatures without the minima: its id, counts, hash of the text."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds per byte of text, and Parquet bytes per byte of text."""
+
+    repair: float
+    sketch: float
+    sets: float
+    read: float
+    write: float
+    packed: float
+    shingles: float
+    """Shingles per byte of text."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """See the module's docstring. Bytes, and seconds by stage."""
+
+    seconds: Mapping[str, float]
+    artifacts: int
+    scratch: int
+    shuffle: int
+    worker: int
+    driver: int
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(self.seconds.values())
+
+
+def measure(texts: list[str], recipe: DataRecipe) -> Rates:
+    """Times the work on a sample of documents, the best of some repeats."""
+    sample = _some(texts)
+    array = pa.array(sample, pa.large_string())
+    size = max(1, sum(len(text.encode()) for text in sample))
+    shingling = Shingling(recipe.dedup.unit, recipe.dedup.ngram)
+    table = pa.table({"text": array})
+    packed = _parquet(table)
+    sets = shingle_sets(array, shingling)
+    return Rates(
+        repair=_time(lambda: [fix_text(text) for text in sample]) / size,
+        sketch=_time(lambda: sketch(array, shingling, recipe.dedup.permutations)) / size,
+        sets=_time(lambda: shingle_sets(array, shingling)) / size,
+        read=_time(lambda: pq.read_table(io.BytesIO(packed))) / size,
+        write=_time(lambda: _parquet(table)) / size,
+        packed=len(packed) / size,
+        shingles=len(sets.hashes) / size,
+    )
+
+
+def predict(sources: Mapping[str, Estimate], recipe: DataRecipe, rates: Rates, *, memory_bytes: int) -> Cost:
+    """The cost of a build of these sources."""
+    return of_size(
+        sum(source.documents for source in sources.values()),
+        sum(source.text_bytes for source in sources.values()),
+        recipe,
+        rates,
+        memory_bytes=memory_bytes,
+    )
+
+
+def of_size(documents: int, text_bytes: int, recipe: DataRecipe, rates: Rates, *, memory_bytes: int) -> Cost:
+    """The cost of a build of so many documents and bytes of text."""
+    dedup = recipe.dedup
+    bands, minima = dedup.banding.count, 4 * dedup.permutations
+    verified = dedup.verify == "exact"
+    alike_bytes, alike = ALIKE * text_bytes, ALIKE * documents
+    rewrite = rates.read + rates.write
+    seconds = {
+        "documents": text_bytes * (rates.repair + rates.write) + documents * DOCUMENT_S,
+        "signatures": text_bytes * (rates.read + rates.sketch) + documents * DOCUMENT_S / 2,
+        "clusters": documents * bands * BAND_S
+        + (text_bytes * rates.read + alike_bytes * rates.sets + alike * PAIRS * PAIR_S) * verified,
+        "ledger": text_bytes * rates.read + alike_bytes * rates.sets + alike * DOCUMENT_S,
+        "deduped": text_bytes * rewrite + documents * DOCUMENT_S / 2,
+    }
+    keys = 16 * documents * bands
+    sets = int(8 * alike_bytes * rates.shingles + alike * minima) * verified
+    return Cost(
+        seconds=seconds,
+        artifacts=int(2 * text_bytes * rates.packed + documents * (minima + 2 * ROW_BYTES)),
+        scratch=max(keys + sets, int(alike_bytes)),
+        shuffle=keys + 24 * documents + int(alike_bytes + alike * ROW_BYTES),
+        worker=WORKER_BYTES + memory_bytes,
+        driver=WORKER_BYTES + DRIVER_BYTES * documents,
+    )
+
+
+def lines(cost: Cost, workers: int) -> Iterator[str]:
+    """The prediction for a person."""
+    stages = ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in cost.seconds.items())
+    yield (
+        f"up to deduped, about {_duration(cost.cpu_s)} of CPU ({stages}); with {workers} workers about "
+        f"{_duration(cost.cpu_s / workers)}, if {ALIKE:.0%} of the documents share a band with another"
+    )
+    yield (
+        f"  disk: {_size(cost.artifacts)} of artifacts and up to {_size(cost.scratch)} of scratch; {_size(cost.shuffle)} "
+        f"pass between tasks; memory: {_size(cost.worker)} a worker, {_size(cost.driver)} the driver"
+    )
+
+
+def _some(texts: list[str]) -> list[str]:
+    """Texts from all over the list, up to SAMPLE_BYTES."""
+    step = max(1, sum(map(len, texts)) // SAMPLE_BYTES)
+    return texts[::step]
+
+
+def _time(work: Callable[[], object]) -> float:
+    best = float("inf")
+    for _ in range(1 + REPEATS):  # the first compiles
+        began = time.process_time()
+        work()
+        best = min(best, time.process_time() - began)
+    return best
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
+    return sink.getvalue()
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _size(size_bytes: float) -> str:
+    for size, unit in ((1e12, "TB"), (1e9, "GB")):
+        if size_bytes >= size:
+            return f"{size_bytes / size:.1f} {unit}"
+    return f"{size_bytes / 1e6:.0f} MB"
