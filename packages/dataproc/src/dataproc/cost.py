@@ -145,8 +145,9 @@ def lines(cost: Cost, workers: int) -> Iterator[str]:
         f"{_duration(cost.cpu_s / workers)}, if {ALIKE:.0%} of the documents share a band with another"
     )
     yield (
-        f"  disk: {_size(cost.artifacts)} of artifacts and up to {_size(cost.scratch)} of scratch; {_size(cost.shuffle)} "
-        f"pass between tasks; memory: {_size(cost.worker)} a worker, {_size(cost.driver)} the driver"
+        f"  disk: {_size(cost.artifacts)} of artifacts and up to {_size(cost.scratch)} of scratch; "
+        f"{_size(cost.shuffle)} pass between tasks; memory: {_size(cost.worker)} a worker, {_size(cost.driver)} the "
+        "driver"
     )
 
 

@@ -4,12 +4,13 @@
                 miss one pair in 10⁵ at the threshold. Of the pairs found with J ≥ threshold: the share whose ends are
                 in one cluster.
     precision   Of a sample of documents that are in a cluster with another text: the share that has J ≥ threshold with
-                some other member. (Where every link is verified this checks the code rather than the data.)
+                some document that it shares a band with. (Where every link is verified this checks the code rather than
+                the data.)
 
 Documents are sampled by a hash of their text; of equal texts the first stands for all.
 
-    sample ─► dense keys ─► `audit-pairs.npy` (sample, other) ┐
-    clusters ─► members most alike by signature ──────────────┴─► exact Jaccard ─► the two shares
+    sample ─► dense keys ─► pairs (sampled, other) ──┐
+    clusters ─► sample ─► buckets ─► pairs ──────────┴─► exact Jaccard ─► the two shares
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from dataproc.dedup.bands import Bands, band_keys, verified_bands
 from dataproc.dedup.buckets import is_among
+from dataproc.dedup.candidates import buckets_of
 from dataproc.dedup.components import labels
 from dataproc.dedup.evidence import evidence_of, gather_evidence
 from dataproc.dedup.group import CANDIDATES, Group, ShardPair, save
@@ -34,7 +36,11 @@ from manifest.record import Model
 
 SAMPLE = 1000
 MOST_ALIKE = 50
-"""Of the documents that may be like a sampled one, so many are compared: those that look most alike."""
+"""Of the documents of a shard that share a key with a sampled one so many are taken; of all that are taken, those that
+share the most keys are compared, so many again.
+"""
+MATES = 10
+"""Of a bucket, so many documents before a sampled one, and after it, are taken."""
 DENSE_RECALL = 1 - 1e-5
 AUDITED = "audited"
 
@@ -77,7 +83,7 @@ def find_alike(group: Group, *, workers: Workers, draft: Draft) -> Pairs:
 
 def measure(group: Group, forest: NDArray[np.int64], alike_E2: Pairs, *, workers: Workers, draft: Draft) -> Audit:
     """forest: of the candidates, all links done."""
-    near_E2 = _near_in_cluster(group, labels(forest), workers=workers, draft=draft)
+    near_E2 = _bucket_mates(group, labels(forest), workers=workers, draft=draft)
     listing = CANDIDATES if group.matching.verified else AUDITED
     if listing == AUDITED:
         save(group.scratch / f"{AUDITED}.npy", np.unique(np.concatenate([near_E2, alike_E2])))
@@ -133,12 +139,17 @@ def _alike(pair: ShardPair, *, group: Group) -> Done:
     keys_NB = band_keys(minima_of(pair.minima)[rows], _dense(group))
     found = [np.zeros((0, 2), np.int64)]
     for band, keys in enumerate(keys_NB.T):
-        hits = np.flatnonzero(is_among(keys, np.ascontiguousarray(sample[:, 1 + band])))
-        who, which = np.nonzero(keys[hits, None] == sample[None, :, 1 + band])
-        found.append(np.column_stack([sample[which, 0].astype(np.int64), pair.first + rows[hits[who]]]))
+        of_sample = np.ascontiguousarray(sample[:, 1 + band])
+        hits = np.flatnonzero(is_among(keys, of_sample))
+        hits = hits[np.argsort(keys[hits], kind="stable")]
+        first = np.searchsorted(keys[hits], of_sample)
+        counts = np.minimum(np.searchsorted(keys[hits], of_sample, side="right") - first, MOST_ALIKE)
+        nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        others = pair.first + rows[hits[np.repeat(first, counts) + nth]]
+        found.append(np.column_stack([np.repeat(sample[:, 0].astype(np.int64), counts), others]))
     all_E2 = np.concatenate(found)
-    pairs_E2, counts = np.unique(all_E2[all_E2[:, 0] != all_E2[:, 1]], axis=0, return_counts=True)
-    save(_file(group, "alike", pair), np.column_stack([pairs_E2, counts]))
+    pairs_E2, shared = np.unique(all_E2[all_E2[:, 0] != all_E2[:, 1]], axis=0, return_counts=True)
+    save(_file(group, "alike", pair), np.column_stack([pairs_E2, shared]))
     return Done()
 
 
@@ -150,30 +161,27 @@ def _most_alike(alike_E3: NDArray[np.int64]) -> Pairs:
     return ordered[np.arange(len(ordered)) - starts < MOST_ALIKE, :2]
 
 
-# ---- who is in a cluster with a sampled document
+# ---- who shares a bucket with a document of a cluster
 
 
-def _near_in_cluster(group: Group, root: NDArray[np.int64], *, workers: Workers, draft: Draft) -> Pairs:
-    """Documents sampled from clusters of two texts or more, each with the members that look most like it."""
+def _bucket_mates(group: Group, root: NDArray[np.int64], *, workers: Workers, draft: Draft) -> Pairs:
+    """Documents sampled from clusters of two texts or more, each with some of those that it shares a band with."""
     sizes = np.bincount(root, minlength=len(root))
     save(group.scratch / "clustered.npy", group.candidates()[sizes[root] > 1])
     limit = min(1.0, SAMPLE / max(1, len(group.listed("clustered"))))
     task = partial(_sample_clustered, group=group, limit=limit)
     workers.map(task, group.pairs, result=Done, notes=draft.notes / "clustered", label="audit: precision")
-    sampled = np.searchsorted(group.candidates(), _concatenated(group, "clustered", (0,)))
-    by_root = np.argsort(root, kind="stable")
-    found = [np.zeros((0, 3), np.int64)]
-    for place in sampled:
-        first, last = np.searchsorted(root, [root[place], root[place] + 1], sorter=by_root)
-        others = by_root[first:last][by_root[first:last] != place]
-        docs = group.candidates()[np.concatenate([[place], others])]
-        minima_ND = _minima(group, docs)
-        alike = (minima_ND[1:] == minima_ND[0]).sum(axis=1)
-        found.append(np.column_stack([np.full(len(others), docs[0]), docs[1:], alike]))
-    return _most_alike(np.concatenate(found))
+    save(group.scratch / "precision.npy", _concatenated(group, "clustered", (0,)))
+    numbers = range(group.matching.bands.count * group.partitions)
+    mates = partial(_mates, group=group)
+    workers.map(mates, numbers, result=Done, notes=draft.notes / "mates", label="audit: precision")
+    found = np.concatenate([np.zeros((0, 2), np.int64), *(np.load(_mates_file(group, n)) for n in numbers)])
+    pairs_E2, counts = np.unique(found, axis=0, return_counts=True)
+    return _most_alike(np.column_stack([pairs_E2, counts]))
 
 
 def _sample_clustered(pair: ShardPair, *, group: Group, limit: float) -> Done:
+    """One task: the sampled documents of a shard."""
     clustered = group.listed("clustered")
     first, last = np.searchsorted(clustered, [pair.first, pair.first + pair.rows])
     rows = clustered[first:last] - pair.first
@@ -181,15 +189,21 @@ def _sample_clustered(pair: ShardPair, *, group: Group, limit: float) -> Done:
     return Done()
 
 
-def _minima(group: Group, docs: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """The signatures of some documents."""
-    firsts = np.array([pair.first for pair in group.pairs])
-    shards = np.searchsorted(firsts, docs, side="right") - 1
-    minima_ND = np.empty((len(docs), group.matching.permutations), np.uint32)
-    for shard in np.unique(shards):
-        pair = group.pairs[shard]
-        minima_ND[shards == shard] = minima_of(pair.minima)[docs[shards == shard] - pair.first]
-    return minima_ND
+def _mates(number: int, *, group: Group) -> Done:
+    """One task: the pairs (sampled, other) of the buckets of a partition."""
+    members, bounds = buckets_of(group, number)
+    at = np.flatnonzero(np.isin(members, group.listed("precision")))
+    bucket = np.searchsorted(bounds, at, side="right") - 1
+    steps = np.array([step for step in range(-MATES, MATES + 1) if step])
+    other = at[:, None] + steps
+    inside = (other >= bounds[bucket][:, None]) & (other < bounds[bucket + 1][:, None])
+    which, _ = np.nonzero(inside)
+    save(_mates_file(group, number), np.column_stack([members[at[which]], members[other[inside]]]))
+    return Done()
+
+
+def _mates_file(group: Group, number: int) -> Path:
+    return group.scratch / f"audit-mates-{number:06d}.npy"
 
 
 # ---- measuring
