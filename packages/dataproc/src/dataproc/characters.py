@@ -1,0 +1,139 @@
+"""What ftfy and NFC can do to text, character by character, as a table of bits for every code point.
+
+Read from ftfy's own tables and patterns, so that another version of it is met as it is. With `fix_text(text, FIX)`, a
+segment (mostly a line) stays as it is if none of these holds, since then each of ftfy's steps leaves it alone:
+
+    HARD         it has a character that is replaced or deleted, and what then stands there must be looked at again
+    SOFT         it has a character that is replaced by plain ones, wherever it stands: curly quotes, full width, …
+    SUSPICIOUS   `ftfy.badness` could call it mojibake: it has an ALONE character, or a TELLING one beside another of
+                 MOJIBAKE. All its patterns hold one or the other; the tests read them for that
+    UNORDERED    it may not be in NFC: it has a COMPOSING character, or combining ones in a wrong order
+    ENTITY       it has an HTML entity (which is not of one character, so repair.py looks for it)
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from ftfy import chardata, fixes
+from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES
+from numpy.typing import NDArray
+
+U8 = NDArray[np.uint8]
+
+HARD, SOFT, TELLING, MOJIBAKE, ALONE, COMPOSING, ORDERED, SYNTAX = (1 << bit for bit in range(8))
+
+CODE_POINTS = 0x110000
+ALONE_CHARACTERS = "\x80-\x9fŒœÃÂ"
+_TELLING_CATEGORIES = (
+    "c1", "bad", "upper_accented", "box", "start_punctuation", "end_punctuation", "currency", "numeric", "law"
+)  # fmt: skip
+TELLING_CHARACTERS = "".join(MOJIBAKE_CATEGORIES[name] for name in _TELLING_CATEGORIES) + "Ù°Ђ"
+_RANGE = re.compile(r"([^\x00-\x7f])-([^\x00-\x7f])")
+_NO_PLANE_AFTER = 0x30000
+"""From here on no code point combines or decomposes."""
+_VOWELS_AND_FINALS = (range(0x1161, 0x1176), range(0x11A8, 0x11C3))
+"""Of Hangul: they join the letter before them, by a rule and not by a table."""
+
+
+class Characters(NamedTuple):
+    """By code point: `kinds`; `order`, the canonical combining class; `soft_row`, the row of `soft` or 0.
+
+    A row of `soft` holds the length of the replacement, then its UTF-8. `soft_first`: whether SOFT ones begin so.
+    """
+
+    kinds: U8
+    order: U8
+    soft_row: NDArray[np.uint16]
+    soft: U8
+    soft_first: NDArray[np.bool_]
+
+
+@cache
+def characters() -> Characters:
+    """The table. It takes 0.1 s to make and 2.4 MB."""
+    kinds, order = np.zeros(CODE_POINTS, np.uint8), np.zeros(CODE_POINTS, np.uint8)
+    for bit, codes in (
+        (ALONE, _codes(ALONE_CHARACTERS)),
+        (TELLING, _codes(TELLING_CHARACTERS)),
+        (MOJIBAKE, _codes(BADNESS_RE.pattern)),
+        (COMPOSING, _composing()),
+    ):
+        kinds[list(codes)] |= bit
+    combining = np.array([unicodedata.combining(chr(code)) for code in range(_NO_PLANE_AFTER)], np.uint8)
+    order[:_NO_PLANE_AFTER] = combining
+    kinds[order > 0] |= ORDERED
+    changed = {code: text for code in _candidates() if (text := _alone(chr(code))) != chr(code)}
+    soft = {code: text for code, text in changed.items() if _is_plain(text, kinds) and not changed.keys() & map(ord, text)}
+    kinds[list(changed.keys() - soft.keys())] |= HARD
+    kinds[list(soft)] |= SOFT
+    kinds[list(b"\n&<")] |= SYNTAX
+    return Characters(kinds, order, *_replacements(soft))
+
+
+def _codes(pattern: str) -> set[int]:
+    """The characters beyond ASCII that a pattern names, those in its ranges included."""
+    ranges = (range(ord(first), ord(last) + 1) for first, last in _RANGE.findall(pattern))
+    return {ord(c) for c in pattern if not c.isascii()}.union(*ranges)
+
+
+def _composing() -> Iterator[int]:
+    """What NFC may change or join to the character before it: NFC_Quick_Check is No or Maybe (UAX #15)."""
+    for code in range(_NO_PLANE_AFTER):
+        character = chr(code)
+        if not unicodedata.is_normalized("NFC", character):
+            yield code
+        first, *others = unicodedata.decomposition(character).split() or [""]
+        if not first.startswith("<"):
+            yield from (int(other, 16) for other in others)
+    for codes in _VOWELS_AND_FINALS:
+        yield from codes
+
+
+def _candidates() -> set[int]:
+    """The characters that one of ftfy's steps can replace or delete, each by itself."""
+    quotes = _codes(chardata.SINGLE_QUOTE_RE.pattern) | _codes(chardata.DOUBLE_QUOTE_RE.pattern)
+    breaks = {ord(c) for c in "\r\u2028\u2029"}
+    tables = chardata.LIGATURES.keys() | chardata.WIDTH_MAP.keys() | chardata.CONTROL_CHARS.keys()
+    return quotes | breaks | tables | _codes(chardata.C1_CONTROL_RE.pattern) | set(range(0xD800, 0xE000))
+
+
+def _alone(character: str) -> str:
+    """A character after ftfy's steps in their order, each taken once; "" for what has no UTF-8."""
+    for step in (
+        fixes.fix_c1_controls,
+        fixes.fix_latin_ligatures,
+        fixes.fix_character_width,
+        fixes.uncurl_quotes,
+        fixes.fix_line_breaks,
+        fixes.fix_surrogates,
+        fixes.remove_control_chars,
+    ):
+        character = step(character)
+    return unicodedata.normalize("NFC", character)
+
+
+def _is_plain(text: str, kinds: U8) -> bool:
+    """Whether it can take a character's place without any further step: nothing would touch it or what is beside it.
+
+    An ampersand could begin an entity.
+    """
+    return text != "" and "&" not in text and not kinds[[ord(c) for c in text]].any()
+
+
+def _replacements(soft: dict[int, str]) -> tuple[NDArray[np.uint16], U8, NDArray[np.bool_]]:
+    rows = np.zeros(CODE_POINTS, np.uint16)
+    first = np.zeros(256, np.bool_)
+    table = np.zeros((len(soft) + 1, 5), np.uint8)
+    for row, (code, text) in enumerate(sorted(soft.items()), 1):
+        data = text.encode()
+        assert len(data) <= min(4, len(chr(code).encode())), "a replacement is no longer than what it replaces"
+        rows[code] = row
+        first[chr(code).encode()[0]] = True
+        table[row, 0], table[row, 1 : 1 + len(data)] = len(data), list(data)
+    return rows, table, first
