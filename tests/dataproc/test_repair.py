@@ -79,12 +79,9 @@ def test_rows_are_repaired_each_for_itself_wherever_they_lie(texts: list[str], b
 @given(MIXED, st.integers(1, 6))
 @settings(max_examples=300, deadline=None)
 def test_long_lines_are_cut_as_by_ftfy(text: str, longest: int) -> None:
-    whole = module.FIX
-    module.FIX, html = whole._replace(max_decode_length=longest), module._FIX_HTML
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FIX", module.FIX._replace(max_decode_length=longest))
         assert fix_text(text) == ftfy.fix_text(text, module.FIX)
-    finally:
-        module.FIX, module._FIX_HTML = whole, html
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

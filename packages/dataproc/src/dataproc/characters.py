@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -26,8 +26,21 @@ from numpy.typing import NDArray
 
 U8 = NDArray[np.uint8]
 
+CHARACTER_STEPS: tuple[Callable[[str], str], ...] = (
+    fixes.fix_c1_controls,
+    fixes.fix_latin_ligatures,
+    fixes.fix_character_width,
+    fixes.uncurl_quotes,
+    fixes.fix_line_breaks,
+    fixes.fix_surrogates,
+    fixes.remove_terminal_escapes,
+    fixes.remove_control_chars,
+)
+"""What ftfy does after it has mended entities and encodings, in its order."""
+
 HARD, SOFT, TELLING, MOJIBAKE, ALONE, COMPOSING, ORDERED, SYNTAX = (1 << bit for bit in range(8))
 
+ODD, ODD_UNTIL_HTML = 1, 2
 CODE_POINTS = 0x110000
 ALONE_CHARACTERS = "\x80-\x9fŒœÃÂ"
 _TELLING_CATEGORIES = (
@@ -44,7 +57,9 @@ _VOWELS_AND_FINALS = (range(0x1161, 0x1176), range(0x11A8, 0x11C3))
 class Characters(NamedTuple):
     """By code point: `kinds`; `order`, the canonical combining class; `soft_row`, the row of `soft` or 0.
 
-    A row of `soft` holds the length of the replacement, then its UTF-8. `soft_first`: whether SOFT ones begin so.
+    A row of `soft` holds the length of the replacement, then its UTF-8. By the first byte, `soft_first`: whether SOFT
+    characters begin so. By the first two, `odd`: whether one begins so that can make its segment need anything (those
+    of MOJIBAKE cannot alone), or, ODD_UNTIL_HTML, whether it is `&` or `<`, which mean nothing once there was a `<`.
     """
 
     kinds: U8
@@ -52,6 +67,7 @@ class Characters(NamedTuple):
     soft_row: NDArray[np.uint16]
     soft: U8
     soft_first: NDArray[np.bool_]
+    odd: U8
 
 
 @cache
@@ -69,11 +85,12 @@ def characters() -> Characters:
     order[:_NO_PLANE_AFTER] = combining
     kinds[order > 0] |= ORDERED
     changed = {code: text for code in _candidates() if (text := _alone(chr(code))) != chr(code)}
-    soft = {code: text for code, text in changed.items() if _is_plain(text, kinds) and not changed.keys() & map(ord, text)}
+    plain = {code: text for code, text in changed.items() if _is_plain(text, kinds)}
+    soft = {code: text for code, text in plain.items() if not changed.keys() & map(ord, text)}
     kinds[list(changed.keys() - soft.keys())] |= HARD
     kinds[list(soft)] |= SOFT
     kinds[list(b"\n&<")] |= SYNTAX
-    return Characters(kinds, order, *_replacements(soft))
+    return Characters(kinds, order, *_replacements(soft), _odd(kinds))
 
 
 def _codes(pattern: str) -> set[int]:
@@ -105,15 +122,7 @@ def _candidates() -> set[int]:
 
 def _alone(character: str) -> str:
     """A character after ftfy's steps in their order, each taken once; "" for what has no UTF-8."""
-    for step in (
-        fixes.fix_c1_controls,
-        fixes.fix_latin_ligatures,
-        fixes.fix_character_width,
-        fixes.uncurl_quotes,
-        fixes.fix_line_breaks,
-        fixes.fix_surrogates,
-        fixes.remove_control_chars,
-    ):
+    for step in CHARACTER_STEPS:
         character = step(character)
     return unicodedata.normalize("NFC", character)
 
@@ -137,3 +146,12 @@ def _replacements(soft: dict[int, str]) -> tuple[NDArray[np.uint16], U8, NDArray
         first[chr(code).encode()[0]] = True
         table[row, 0], table[row, 1 : 1 + len(data)] = len(data), list(data)
     return rows, table, first
+
+
+def _odd(kinds: U8) -> U8:
+    odd = np.zeros((256, 256), np.uint8)
+    for code in np.flatnonzero(kinds & ~np.uint8(MOJIBAKE | SYNTAX)).tolist():
+        first, *others = chr(code).encode("utf-8", "surrogatepass")
+        odd[first, others[0] if others else slice(None)] = ODD
+    odd[list(b"&<")] = ODD_UNTIL_HTML
+    return odd

@@ -18,16 +18,27 @@ from typing import NamedTuple
 import ftfy
 import numpy as np
 import pyarrow as pa
+from ftfy import fixes
 from ftfy.badness import BADNESS_RE
-from ftfy.chardata import HTML_ENTITY_RE
 from numpy.typing import NDArray
 
-from dataproc.characters import ALONE, COMPOSING, HARD, MOJIBAKE, ORDERED, SOFT, TELLING, Characters, characters
+from dataproc.characters import (
+    ALONE,
+    CHARACTER_STEPS,
+    COMPOSING,
+    HARD,
+    MOJIBAKE,
+    ODD,
+    ODD_UNTIL_HTML,
+    SOFT,
+    TELLING,
+    Characters,
+    characters,
+)
 from dataproc.dedup.cleaning import Rows, rows_of
 from dataproc.dedup.kernel import I64, U8, kernel
 
 FIX = ftfy.TextFixerConfig(normalization="NFC", explain=False)
-_FIX_HTML = FIX._replace(unescape_html=False)
 
 SUSPICIOUS, UNORDERED, ENTITY, HTML = 4, 8, 16, 32
 """Of a segment, beside HARD and SOFT. HTML: a `<` stands in it or before it, so entities are left as they are."""
@@ -42,12 +53,12 @@ def repair(texts: pa.LargeStringArray) -> pa.LargeStringArray:
     """`ftfy.fix_text(text, FIX)` of every row."""
     rows = rows_of(texts)
     table = characters()
-    softened, segments = _scan(rows.data, rows.offsets, table.kinds, table.order, FIX.max_decode_length)
-    patches = _patches(rows, segments)
-    if not softened.any() and not len(patches.starts):
+    segments = _scan(rows.data, rows.offsets, table, FIX.max_decode_length)
+    changes = _changes(rows, segments)
+    if not len(changes.starts):
         return texts
-    out = np.empty(len(rows.data) + len(patches.data), np.uint8)
-    offsets = _rewrite(rows.data, rows.offsets, softened, patches, table, out)
+    out = np.empty(len(rows.data) + len(changes.data), np.uint8)
+    offsets = _rewrite(rows.data, rows.offsets, changes, table, out)
     return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(out[: offsets[-1]]))
 
 
@@ -56,99 +67,116 @@ def fix_text(text: str) -> str:
     return str(repair(pa.array([text], pa.large_string()))[0].as_py())
 
 
-class _Patches(NamedTuple):
-    """What stands for the bytes from starts[i] to ends[i]: data[offsets[i] : offsets[i + 1]]."""
+class _Changes(NamedTuple):
+    """What becomes of the bytes from starts[i] to ends[i]: they are softened, or data[offsets[i] : offsets[i + 1]]."""
 
     starts: I64
     ends: I64
+    softened: NDArray[np.bool_]
     data: U8
     offsets: I64
 
 
-def _patches(rows: Rows, segments: I64) -> _Patches:
-    """The segments that ftfy changes, as it makes them."""
-    found: list[tuple[int, int, bytes]] = []
-    for start, end, flags in segments.tolist():
-        segment = rows.data[start:end].tobytes().decode()
-        if _may_change(segment, flags):
-            fixed = ftfy.fix_text_segment(segment, _FIX_HTML if flags & HTML else FIX)
-            found.append((start, end, fixed.encode()))
-    bounds = np.array([(start, end) for start, end, _ in found], np.int64).reshape(-1, 2)
-    data = np.frombuffer(b"".join(fixed for *_, fixed in found), np.uint8)
-    offsets = np.cumsum([0, *(len(fixed) for *_, fixed in found)], dtype=np.int64)
-    return _Patches(bounds[:, 0].copy(), bounds[:, 1].copy(), data, offsets)
+def _changes(rows: Rows, segments: I64) -> _Changes:
+    """The segments that ftfy changes, and how."""
+    softened = (segments[:, 2] & ~HTML) == SOFT
+    changed = softened.copy()
+    fixed: list[bytes] = [b""] * len(segments)
+    for i in np.flatnonzero(~softened).tolist():
+        start, end, flags = segments[i].tolist()
+        before = rows.data[start:end].tobytes()
+        fixed[i] = _fixed(before.decode(), flags).encode()
+        changed[i] = fixed[i] != before
+    kept = [data for data, change in zip(fixed, changed.tolist(), strict=True) if change]
+    data = np.frombuffer(b"".join(kept), np.uint8)
+    offsets = np.cumsum([0, *map(len, kept)], dtype=np.int64)
+    starts, ends = segments[changed, 0], segments[changed, 1]
+    return _Changes(starts, ends, softened[changed], data, offsets)
 
 
-def _may_change(segment: str, flags: int) -> bool:
-    return bool(
-        flags & (HARD | SOFT)
-        or (flags & ENTITY and HTML_ENTITY_RE.search(segment))
-        or (flags & SUSPICIOUS and _may_be_mojibake(segment))
-        or (flags & UNORDERED and not unicodedata.is_normalized("NFC", segment))
-    )
+# ---- a segment, as a string
 
 
-def _may_be_mojibake(segment: str) -> bool:
-    """`ftfy.badness.is_bad`, at the suspicious places alone: its pattern takes a µs for every few characters."""
+def _fixed(segment: str, flags: int) -> str:
+    """`ftfy.fix_text_segment`: its steps in their order until none changes anything, each if there is work for it."""
+    while True:
+        before = segment
+        if not flags & HTML and "&" in segment:
+            segment = fixes.unescape_html(segment)
+        if _is_bad(segment):
+            segment = ftfy.fix_encoding(segment)
+        if _touched().search(segment):
+            for step in CHARACTER_STEPS:
+                segment = step(segment)
+        segment = unicodedata.normalize("NFC", segment)
+        if segment == before:
+            return segment
+
+
+def _is_bad(segment: str) -> bool:
+    """`ftfy.badness.is_bad`, at the suspicious places alone: its pattern takes a µs for every three characters."""
     places = _suspicious().finditer(segment)
     return any(BADNESS_RE.search(segment, max(0, m.start() - _REACH), m.end() + _REACH) for m in places)
 
 
 @cache
+def _touched() -> re.Pattern[str]:
+    return re.compile(f"[{''.join(map(re.escape, _named(HARD | SOFT)))}]")
+
+
+@cache
 def _suspicious() -> re.Pattern[str]:
-    kinds = characters().kinds
-    alone, telling, named = ("".join(map(chr, np.flatnonzero(kinds & bit))) for bit in (ALONE, TELLING, MOJIBAKE))
+    alone, telling, named = _named(ALONE), _named(TELLING), _named(MOJIBAKE)
     return re.compile(f"[{alone}]|[{telling}][{named}]|[{named}][{telling}]")
+
+
+def _named(kinds: int) -> str:
+    return "".join(map(chr, np.flatnonzero(characters().kinds & kinds)))
 
 
 # ---- on bytes
 
 
 @kernel
-def _scan(data: U8, bounds: I64, kinds: U8, order: U8, longest: int) -> tuple[NDArray[np.bool_], I64]:
-    """Which rows have something to soften, and the segments that need a closer look: (start, end, flags)."""
-    softened = np.zeros(len(bounds) - 1, np.bool_)
+def _scan(data: U8, bounds: I64, table: Characters, longest: int) -> I64:
+    """The segments that need anything, or a closer look: (start, end, flags)."""
     found = [(0, 0, 0)]
     found.pop()
-    for row in range(len(softened)):
+    for row in range(len(bounds) - 1):
         at, end, html = bounds[row], bounds[row + 1], 0
         while True:
-            start = _next_odd(data, at, end, html)
+            start = _next_odd(data, at, end, table.odd, ODD if html else ODD | ODD_UNTIL_HTML)
             if start == end:
                 break
             while start > at and data[start - 1] != _NEWLINE:
                 start -= 1
-            at, flags = _segment(data, start, end, kinds, order, longest)
+            at, flags = _segment(data, start, end, table.kinds, table.order, longest)
             html |= flags & HTML
             if html:
                 flags = (flags & ~ENTITY) | HTML
-            if flags & ~(SOFT | HTML):
+            if flags & ~HTML:
                 found.append((start, at, flags))
-            elif flags & SOFT:
-                softened[row] = True
     segments = np.empty((len(found), 3), np.int64)
     for i, (start, at, flags) in enumerate(found):
         segments[i, 0], segments[i, 1], segments[i, 2] = start, at, flags
-    return softened, segments
+    return segments
 
 
 @kernel
-def _next_odd(data: U8, at: int, end: int, html: int) -> int:
-    """Where the next byte stands that is not plain ASCII, or, until there was a `<`, is one or an `&`."""
-    less, ampersand = (0xFF, 0xFF) if html else (_LESS, _AMPERSAND)
+def _next_odd(data: U8, at: int, end: int, odd: U8, bits: int) -> int:
+    """Where the next odd character begins."""
+    less, ampersand = (_LESS, _AMPERSAND) if bits & ODD_UNTIL_HTML else (0xFF, 0xFF)
     while at < end:
         stop = min(at + _BLOCK, end)
-        odd = False
+        rough = False
         for byte in data[at:stop]:  # without a way out, so that it is done 32 bytes at a time
-            odd |= (byte >= 0x7F) | ((byte < 0x20) & (byte != _NEWLINE) & (byte != _TAB)) | (byte == less) | (byte == ampersand)
-        if odd:
-            break
+            control = (byte < 0x20) & (byte != _NEWLINE) & (byte != _TAB)
+            rough |= control | (byte >= 0x7F) | (byte == less) | (byte == ampersand)
+        if rough:
+            for i in range(at, stop):
+                if odd[data[i], data[i + 1] if i + 1 < end else 0] & bits:
+                    return i
         at = stop
-    while at < end:
-        byte = data[at]
-        if byte >= 0x7F or (byte < 0x20 and byte != _NEWLINE and byte != _TAB) or byte == less or byte == ampersand:
-            return at
-        at += 1
     return end
 
 
@@ -205,22 +233,22 @@ def _may_begin_entity(byte: int, kinds: U8) -> bool:
 
 
 @kernel
-def _rewrite(data: U8, bounds: I64, softened: NDArray[np.bool_], patches: _Patches, table: Characters, out: U8) -> I64:
-    """Writes the rows with their patches, and softened between them; returns the offsets."""
+def _rewrite(data: U8, bounds: I64, changes: _Changes, table: Characters, out: U8) -> I64:
+    """Writes the rows as changed; returns the offsets."""
     offsets = np.zeros(len(bounds), np.int64)
-    patch = to = 0
-    for row in range(len(softened)):
-        at, end = bounds[row], bounds[row + 1]
-        while at < end:
-            patched = patch < len(patches.starts) and patches.starts[patch] < end
-            stop = patches.starts[patch] if patched else end
-            to = _soften(data, at, stop, table, out, to) if softened[row] else _copy(data, at, stop, out, to)
-            at = stop
-            if patched:
-                to = _copy(patches.data, patches.offsets[patch], patches.offsets[patch + 1], out, to)
-                at = patches.ends[patch]
-                patch += 1
-        offsets[row + 1] = to
+    at, to, change = bounds[0], 0, 0
+    for row in range(1, len(bounds)):
+        while change < len(changes.starts) and changes.starts[change] < bounds[row]:
+            to = _copy(data, at, changes.starts[change], out, to)
+            at = changes.ends[change]
+            if changes.softened[change]:
+                to = _soften(data, changes.starts[change], at, table, out, to)
+            else:
+                to = _copy(changes.data, changes.offsets[change], changes.offsets[change + 1], out, to)
+            change += 1
+        to = _copy(data, at, bounds[row], out, to)
+        at = bounds[row]
+        offsets[row] = to
     return offsets
 
 
