@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -21,7 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dataproc import repair as module
-from dataproc.characters import ALONE_CHARACTERS, CODE_POINTS, MOJIBAKE, TELLING, characters
+from dataproc.characters import ALONE, CODE_POINTS, LETTER, MOJIBAKE, STRONG, TELLING, characters
 from dataproc.raw import RawRoot, records
 from dataproc.recipe import Source
 from dataproc.repair import fix_text, repair
@@ -142,15 +143,20 @@ def codes(opcode: Any, argument: Any) -> set[int] | None:
     return found
 
 
+def of_kind(kind: int) -> set[int]:
+    return {int(code) for code in np.flatnonzero(KINDS & kind)}
+
+
 def test_whatever_ftfy_may_call_mojibake_is_suspicious() -> None:
-    """Each alternative of its pattern holds an ALONE character, or a TELLING one right beside another of MOJIBAKE."""
-    telling, named = set(np.flatnonzero(KINDS & TELLING)), set(np.flatnonzero(KINDS & MOJIBAKE))
-    alone = {ord(c) for c in ALONE_CHARACTERS.replace("\x80-\x9f", "")} | set(range(0x80, 0xA0))
+    """Each alternative of its pattern holds an ALONE character, or two neighbours of which either makes the other so."""
+    alone, named = of_kind(ALONE), of_kind(MOJIBAKE) | of_kind(LETTER)
     for alternative in branches():
         elements = [codes(*element) for element in alternative]
-        pairs = zip(elements, elements[1:], strict=False)
-        assert any(element is not None and element <= alone for element in elements) or any(
-            a is not None and b is not None and a | b <= named and (a <= telling or b <= telling) for a, b in pairs
+        neighbours = [(a, b) for a, b in itertools.pairwise(elements) if a and b]
+        assert any(element and element <= alone for element in elements) or any(
+            (a <= of_kind(one) and b <= other) or (b <= of_kind(one) and a <= other)
+            for a, b in neighbours
+            for one, other in ((TELLING, of_kind(MOJIBAKE)), (STRONG, named))
         ), alternative
 
 

@@ -6,7 +6,8 @@ segment (mostly a line) stays as it is if none of these holds, since then each o
     HARD         it has a character that is replaced or deleted, and what then stands there must be looked at again
     SOFT         it has a character that is replaced by plain ones, wherever it stands: curly quotes, full width, …
     SUSPICIOUS   `ftfy.badness` could call it mojibake: it has an ALONE character, or a TELLING one beside another of
-                 MOJIBAKE. All its patterns hold one or the other; the tests read them for that
+                 MOJIBAKE, or a STRONG one beside any that its pattern names, LETTERs (Greek and Cyrillic) included.
+                 Whatever the pattern matches holds one of them; the tests read it for that
     UNORDERED    it may not be in NFC: it has a COMPOSING character, or combining ones in a wrong order
     ENTITY       it has an HTML entity (which is not of one character, so repair.py looks for it)
 """
@@ -25,6 +26,7 @@ from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES
 from numpy.typing import NDArray
 
 U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
 
 CHARACTER_STEPS: tuple[Callable[[str], str], ...] = (
     fixes.fix_c1_controls,
@@ -38,15 +40,23 @@ CHARACTER_STEPS: tuple[Callable[[str], str], ...] = (
 )
 """What ftfy does after it has mended entities and encodings, in its order."""
 
-HARD, SOFT, TELLING, MOJIBAKE, ALONE, COMPOSING, ORDERED, SYNTAX = (1 << bit for bit in range(8))
-
+HARD, SOFT, ALONE, TELLING, STRONG, MOJIBAKE, LETTER, ORDERED, SYNTAX = (1 << bit for bit in range(9))
 ODD, ODD_UNTIL_HTML = 1, 2
+COMPOSING = 0xFF
 CODE_POINTS = 0x110000
+
+def _characters(*categories: str) -> str:
+    return "".join(MOJIBAKE_CATEGORIES[name] for name in categories)
+
+
 ALONE_CHARACTERS = "\x80-\x9fŒœÃÂ"
-_TELLING_CATEGORIES = (
-    "c1", "bad", "upper_accented", "box", "start_punctuation", "end_punctuation", "currency", "numeric", "law"
+STRONG_CHARACTERS = _characters("bad", "upper_accented") + "€Ђ"
+TELLING_CHARACTERS = STRONG_CHARACTERS + "Ù°" + _characters(
+    "c1", "box", "start_punctuation", "end_punctuation", "currency", "numeric", "law"
 )  # fmt: skip
-TELLING_CHARACTERS = "".join(MOJIBAKE_CATEGORIES[name] for name in _TELLING_CATEGORIES) + "Ù°Ђ"
+LETTERS = _characters("lower_common", "upper_common")
+NO_LETTERS = "ВГРСΒΓΞΟ"
+"""Letters that punctuation, too, can make mojibake of."""
 _RANGE = re.compile(r"([^\x00-\x7f])-([^\x00-\x7f])")
 _NO_PLANE_AFTER = 0x30000
 """From here on no code point combines or decomposes."""
@@ -55,16 +65,16 @@ _VOWELS_AND_FINALS = (range(0x1161, 0x1176), range(0x11A8, 0x11C3))
 
 
 class Characters(NamedTuple):
-    """By code point: `kinds`; `order`, the canonical combining class; `soft_row`, the row of `soft` or 0.
+    """By code point: `kinds`; `order`, the canonical combining class or COMPOSING; `soft_row`, the row of `soft` or 0.
 
     A row of `soft` holds the length of the replacement, then its UTF-8. By the first byte, `soft_first`: whether SOFT
-    characters begin so. By the first two, `odd`: whether one begins so that can make its segment need anything (those
-    of MOJIBAKE cannot alone), or, ODD_UNTIL_HTML, whether it is `&` or `<`, which mean nothing once there was a `<`.
+    characters begin so. By the first two, `odd`: whether one begins so that can make its segment need anything (LETTERs
+    and those of MOJIBAKE alone cannot), or, ODD_UNTIL_HTML, whether it is `&` or `<`, which mean nothing once there was a `<`.
     """
 
-    kinds: U8
+    kinds: U16
     order: U8
-    soft_row: NDArray[np.uint16]
+    soft_row: U16
     soft: U8
     soft_first: NDArray[np.bool_]
     odd: U8
@@ -72,17 +82,19 @@ class Characters(NamedTuple):
 
 @cache
 def characters() -> Characters:
-    """The table. It takes 0.1 s to make and 2.4 MB."""
-    kinds, order = np.zeros(CODE_POINTS, np.uint8), np.zeros(CODE_POINTS, np.uint8)
+    """The table. It takes 0.1 s to make and 6 MB."""
+    kinds, order = np.zeros(CODE_POINTS, np.uint16), np.zeros(CODE_POINTS, np.uint8)
+    letters = _codes(LETTERS) - _codes(NO_LETTERS)
     for bit, codes in (
         (ALONE, _codes(ALONE_CHARACTERS)),
         (TELLING, _codes(TELLING_CHARACTERS)),
-        (MOJIBAKE, _codes(BADNESS_RE.pattern)),
-        (COMPOSING, _composing()),
+        (STRONG, _codes(STRONG_CHARACTERS)),
+        (LETTER, letters),
+        (MOJIBAKE, _codes(BADNESS_RE.pattern) - letters),
     ):
         kinds[list(codes)] |= bit
-    combining = np.array([unicodedata.combining(chr(code)) for code in range(_NO_PLANE_AFTER)], np.uint8)
-    order[:_NO_PLANE_AFTER] = combining
+    order[:_NO_PLANE_AFTER] = [unicodedata.combining(chr(code)) for code in range(_NO_PLANE_AFTER)]
+    order[list(_composing())] = COMPOSING
     kinds[order > 0] |= ORDERED
     changed = {code: text for code in _candidates() if (text := _alone(chr(code))) != chr(code)}
     plain = {code: text for code, text in changed.items() if _is_plain(text, kinds)}
@@ -100,7 +112,7 @@ def _codes(pattern: str) -> set[int]:
 
 
 def _composing() -> Iterator[int]:
-    """What NFC may change or join to the character before it: NFC_Quick_Check is No or Maybe (UAX #15)."""
+    """What NFC may change, or join to the character before it: NFC_Quick_Check is No or Maybe (UAX #15)."""
     for code in range(_NO_PLANE_AFTER):
         character = chr(code)
         if not unicodedata.is_normalized("NFC", character):
@@ -127,7 +139,7 @@ def _alone(character: str) -> str:
     return unicodedata.normalize("NFC", character)
 
 
-def _is_plain(text: str, kinds: U8) -> bool:
+def _is_plain(text: str, kinds: U16) -> bool:
     """Whether it can take a character's place without any further step: nothing would touch it or what is beside it.
 
     An ampersand could begin an entity.
@@ -135,7 +147,7 @@ def _is_plain(text: str, kinds: U8) -> bool:
     return text != "" and "&" not in text and not kinds[[ord(c) for c in text]].any()
 
 
-def _replacements(soft: dict[int, str]) -> tuple[NDArray[np.uint16], U8, NDArray[np.bool_]]:
+def _replacements(soft: dict[int, str]) -> tuple[U16, U8, NDArray[np.bool_]]:
     rows = np.zeros(CODE_POINTS, np.uint16)
     first = np.zeros(256, np.bool_)
     table = np.zeros((len(soft) + 1, 5), np.uint8)
@@ -148,9 +160,9 @@ def _replacements(soft: dict[int, str]) -> tuple[NDArray[np.uint16], U8, NDArray
     return rows, table, first
 
 
-def _odd(kinds: U8) -> U8:
+def _odd(kinds: U16) -> U8:
     odd = np.zeros((256, 256), np.uint8)
-    for code in np.flatnonzero(kinds & ~np.uint8(MOJIBAKE | SYNTAX)).tolist():
+    for code in np.flatnonzero(kinds & ~np.uint16(MOJIBAKE | LETTER | SYNTAX)).tolist():
         first, *others = chr(code).encode("utf-8", "surrogatepass")
         odd[first, others[0] if others else slice(None)] = ODD
     odd[list(b"&<")] = ODD_UNTIL_HTML

@@ -27,11 +27,14 @@ from dataproc.characters import (
     CHARACTER_STEPS,
     COMPOSING,
     HARD,
+    LETTER,
     MOJIBAKE,
     ODD,
     ODD_UNTIL_HTML,
     SOFT,
+    STRONG,
     TELLING,
+    U16,
     Characters,
     characters,
 )
@@ -126,8 +129,9 @@ def _touched() -> re.Pattern[str]:
 
 @cache
 def _suspicious() -> re.Pattern[str]:
-    alone, telling, named = _named(ALONE), _named(TELLING), _named(MOJIBAKE)
-    return re.compile(f"[{alone}]|[{telling}][{named}]|[{named}][{telling}]")
+    pairs = ((_named(TELLING), _named(MOJIBAKE)), (_named(STRONG), _named(LETTER)))
+    beside = "".join(f"|[{one}][{other}]|[{other}][{one}]" for one, other in pairs)
+    return re.compile(f"[{_named(ALONE)}]{beside}")
 
 
 def _named(kinds: int) -> str:
@@ -165,14 +169,9 @@ def _scan(data: U8, bounds: I64, table: Characters, longest: int) -> I64:
 @kernel
 def _next_odd(data: U8, at: int, end: int, odd: U8, bits: int) -> int:
     """Where the next odd character begins."""
-    less, ampersand = (_LESS, _AMPERSAND) if bits & ODD_UNTIL_HTML else (0xFF, 0xFF)
     while at < end:
         stop = min(at + _BLOCK, end)
-        rough = False
-        for byte in data[at:stop]:  # without a way out, so that it is done 32 bytes at a time
-            control = (byte < 0x20) & (byte != _NEWLINE) & (byte != _TAB)
-            rough |= control | (byte >= 0x7F) | (byte == less) | (byte == ampersand)
-        if rough:
+        if stop - at < _BLOCK or _is_rough(data[at:stop], bits & ODD_UNTIL_HTML != 0):
             for i in range(at, stop):
                 if odd[data[i], data[i + 1] if i + 1 < end else 0] & bits:
                     return i
@@ -181,7 +180,20 @@ def _next_odd(data: U8, at: int, end: int, odd: U8, bits: int) -> int:
 
 
 @kernel
-def _segment(data: U8, start: int, end: int, kinds: U8, order: U8, longest: int) -> tuple[int, int]:
+def _is_rough(block: U8, until_html: bool) -> bool:
+    """Whether a block holds anything but plain ASCII. Done in a few instructions, being of known length and without a
+    way out.
+    """
+    rough = False
+    for i in range(_BLOCK):
+        byte = block[i]
+        control = (byte < 0x20) & (byte != _NEWLINE) & (byte != _TAB)
+        rough |= control | (byte >= 0x7F) | (((byte == _LESS) | (byte == _AMPERSAND)) & until_html)
+    return rough
+
+
+@kernel
+def _segment(data: U8, start: int, end: int, kinds: U16, order: U8, longest: int) -> tuple[int, int]:
     """Where the segment that begins at `start` ends, and what is in it."""
     at, flags, before, order_before = start, 0, 0, 0
     for _ in range(longest):
@@ -201,14 +213,19 @@ def _segment(data: U8, start: int, end: int, kinds: U8, order: U8, longest: int)
         elif byte == _AMPERSAND and at < end and _may_begin_entity(data[at], kinds):
             flags |= ENTITY
         flags |= kind & (HARD | SOFT)
-        if kind & ALONE or (kind & TELLING and before & MOJIBAKE) or (kind & MOJIBAKE and before & TELLING):
+        if kind & ALONE or _are_suspicious(kind, before) or _are_suspicious(before, kind):
             flags |= SUSPICIOUS
-        if kind & COMPOSING or 0 < order[code] < order_before:
+        if order[code] == COMPOSING or 0 < order[code] < order_before:
             flags |= UNORDERED
         before, order_before = kind, order[code]
     if at < end and data[at - 1] == _RETURN and data[at] == _NEWLINE:
         flags |= HARD  # to ftfy the first of them stands alone
     return at, flags
+
+
+@kernel
+def _are_suspicious(kind: int, beside: int) -> bool:
+    return (kind & TELLING != 0 and beside & MOJIBAKE != 0) or (kind & STRONG != 0 and beside & LETTER != 0)
 
 
 @kernel
@@ -225,7 +242,7 @@ def _code_point(data: U8, at: int) -> tuple[int, int]:
 
 
 @kernel
-def _may_begin_entity(byte: int, kinds: U8) -> bool:
+def _may_begin_entity(byte: int, kinds: U16) -> bool:
     """Whether an `&` before this byte may begin an entity, perhaps once other characters are replaced or deleted."""
     letter = _A <= (byte | 0x20) <= _Z
     digit = _0 <= byte <= _9
