@@ -285,7 +285,7 @@ def test_workers_and_partitions_do_not_change_the_result(
 def test_many_small_shards_do_not_change_the_result(of_families: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = of_families()
     monkeypatch.setitem(ShardWriter.__init__.__kwdefaults__, "shard_bytes", 1)
-    monkeypatch.setattr("dataproc.normalize.BATCH_CHARS", 1500)
+    monkeypatch.setattr("dataproc.normalize.BATCH_BYTES", 1500)
     cut = of_families(apart=True)
     assert len(cut.artifact("documents", "a").manifest.shards) > 5
     assert clusters(cut) == clusters(whole)

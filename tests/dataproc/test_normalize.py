@@ -5,61 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import string
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ftfy
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from dataproc import normalize
-from dataproc.normalize import fix_text
 from manifest.errors import DataError
 
 Write = Callable[..., Path]
 Make = Callable[..., Any]
-
-FRAGMENTS = [
-    "&amp;",
-    "&lt",
-    "&#xd800;",
-    "&#10;",
-    "<b>",
-    "\r",
-    "\r\n",
-    "\n",
-    "\x1b[31m",
-    "\x7f",
-    "\x85",
-    "\u2028",
-    "é",
-    "â€™",
-]
-ASCII_HEAVY = st.lists(
-    st.one_of(
-        st.text(st.characters(max_codepoint=0x7F), max_size=8),
-        st.sampled_from(FRAGMENTS),
-        st.sampled_from([chr(c) for c in range(0x20)]),
-    )
-).map("".join)
-ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-
-
-@given(st.one_of(ASCII_HEAVY, ANY_TEXT))
-@example("&#xd800; &#55296;")
-@example("caf\xc3\xa9 \ufeff")
-@settings(max_examples=400)
-def test_text_is_repaired_as_by_ftfy_with_nfc(text: str) -> None:
-    assert fix_text(text) == ftfy.fix_text(text, normalization="NFC")
-
-
-@given(ANY_TEXT)
-def test_repaired_text_is_composed(text: str) -> None:
-    assert unicodedata.is_normalized("NFC", fix_text(text))
-
 
 @pytest.fixture
 def documents(tmp_path: Path, write_jsonl: Write, recipe: Make, build: Make) -> Make:
@@ -197,7 +154,7 @@ def test_batches_are_no_part_of_what_comes_out(
 ) -> None:
     lines = [json.dumps({"text": f"text {i}"}).encode() if i % 7 else b"bad" for i in range(50)]
     whole = documents({"x.jsonl": b"\n".join(lines)}, clean={"max_unreadable": 1})
-    monkeypatch.setattr(normalize, "BATCH_CHARS", 1)
+    monkeypatch.setattr(normalize, "BATCH_BYTES", 1)
     (tmp_path / "store").rename(tmp_path / "first")
     single = documents({"x.jsonl": b"\n".join(lines)}, clean={"max_unreadable": 1})
     assert single.id == whole.id

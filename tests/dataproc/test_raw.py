@@ -8,7 +8,7 @@ import gzip
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataproc.raw import RawFile, RawRoot, Unreadable, _chunks, _lines, records, require_unchanged, sha256_of, tasks
+from dataproc.raw import RawFile, RawRoot, Unreadable, _lines, chunks, records, require_unchanged, sha256_of, tasks
 from dataproc.recipe import Source
 from manifest.errors import DataError, InputError
 
@@ -222,10 +222,10 @@ def test_a_parquet_row_that_is_no_utf8_is_set_aside_and_the_others_read(tmp_path
 
 
 @given(st.lists(st.binary(max_size=5).map(lambda b: b.replace(b"\r", b"\n"))))
-def test_lines_do_not_depend_on_where_chunks_end(chunks: list[bytes]) -> None:
-    whole = b"".join(chunks)
+def test_lines_do_not_depend_on_where_chunks_end(parts: list[bytes]) -> None:
+    whole = b"".join(parts)
     expected = whole.split(b"\n")
-    assert list(_lines(iter(chunks))) == (expected if expected[-1] else expected[:-1])
+    assert list(_lines(iter(parts))) == (expected if expected[-1] else expected[:-1])
 
 
 # ---- files
@@ -312,8 +312,7 @@ def test_tasks_hold_every_file_once_in_order_and_few_bytes(sizes: list[int]) -> 
 
 def test_reading_a_bomb_takes_little_memory_at_a_time(tmp_path: Path) -> None:
     file = write(tmp_path / "x.jsonl.gz", gzip.compress(b" " * 150_000_000, 1))
-    chunks: Iterator[bytes] = _chunks(file)
-    assert max(map(len, chunks)) < 100_000_000
+    assert max(map(len, chunks(file))) < 100_000_000
 
 
 def test_a_file_name_that_is_no_utf8_is_told(tmp_path: Path) -> None:

@@ -6,16 +6,27 @@ have equal ids: the second copy becomes `<id>.2`, the third `<id>.3`, in order o
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import Sequence
 
 import polars as pl
 import pyarrow as pa
 
+from dataproc.dedup.cleaning import rows_of
 from dataproc.documents import DOCUMENTS, ShardWriter, batches
 from dataproc.recipe import Source
 from dataproc.stage import Draft
 from manifest.errors import DataError
 from manifest.record import Shard
+
+
+def content_ids(name: str, texts: pa.LargeStringArray) -> pa.StringArray:
+    """`content_id` of each text of a source, without making strings of the texts."""
+    rows = rows_of(texts)
+    data, ends = memoryview(rows.data), rows.offsets.tolist()
+    hashes = (hashlib.blake2b(data[a:b], digest_size=16).hexdigest() for a, b in itertools.pairwise(ends))
+    return pa.array([f"{name}/{content}" for content in hashes], pa.string())
 
 
 def unique_ids(name: str, source: Source, shards: Sequence[Shard], draft: Draft) -> tuple[Shard, ...]:

@@ -11,6 +11,7 @@ import codecs
 import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -164,15 +165,17 @@ def is_plain_text(path: str) -> bool:
     return not stem.endswith((*LINES, ".parquet"))
 
 
+def is_parquet(path: str) -> bool:
+    return path.endswith(".parquet")
+
+
 def records(file: RawFile) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
     """The records of a file with their line (from 1): an object, or why it cannot be read.
 
     A plain text file is one record {"text": …, "id": its path}. Raises DataError for a file that is empty, cut off or
     of another format than its name says.
     """
-    if file.bytes == 0 and not is_plain_text(file.path):
-        raise DataError(f"{file.uri} is empty (0 bytes); remove it, or write it again")
-    if file.path.endswith(".parquet"):
+    if is_parquet(file.path):
         yield from _parquet_records(file)
     elif is_plain_text(file.path):
         yield 1, _text_record(file)
@@ -181,16 +184,35 @@ def records(file: RawFile) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
 
 
 def _parquet_records(file: RawFile) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
-    line = 0
+    before = 0
+    for batch in parquet_batches(file):
+        yield from batch_records(file, batch, before)
+        before += batch.num_rows
+
+
+def parquet_batches(file: RawFile) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet file. Raises DataError for one that is empty, cut off or something else."""
+    _require_bytes(file)
+    with _whole_parquet(file), pq.ParquetFile(open_bytes(file.uri)) as parquet:
+        yield from map(_with_plain_types, parquet.iter_batches(batch_size=PARQUET_ROWS))
+
+
+@contextmanager
+def _whole_parquet(file: RawFile) -> Iterator[None]:
     try:
-        with pq.ParquetFile(open_bytes(file.uri)) as parquet:
-            for batch in parquet.iter_batches(batch_size=PARQUET_ROWS):
-                for record in _python_rows(_with_plain_types(batch)):
-                    line += 1
-                    bad = isinstance(record, UnicodeDecodeError)
-                    yield line, _not_utf8(file, line, record) if bad else record
+        yield
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file.uri} is not a whole Parquet file ({error}); write it again") from error
+
+
+def batch_records(
+    file: RawFile, batch: pa.RecordBatch, before: int
+) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
+    """The records of some rows of a Parquet file, with `before` others before them. Raises DataError."""
+    with _whole_parquet(file):
+        found = _python_rows(batch)
+    for line, record in enumerate(found, before + 1):
+        yield line, _not_utf8(file, line, record) if isinstance(record, UnicodeDecodeError) else record
 
 
 def _with_plain_types(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -211,7 +233,7 @@ def _python_rows(batch: pa.RecordBatch) -> list[Any]:
 
 
 def _text_record(file: RawFile) -> dict[str, Any] | Unreadable:
-    data = b"".join(_chunks(file))
+    data = b"".join(chunks(file))
     try:
         return {"text": data.decode("utf-8-sig"), "id": file.path}
     except UnicodeDecodeError as error:
@@ -220,12 +242,22 @@ def _text_record(file: RawFile) -> dict[str, Any] | Unreadable:
 
 def _line_records(file: RawFile) -> Iterator[tuple[int, dict[str, Any] | Unreadable]]:
     number = 0
-    for number, line in enumerate(_lines(_chunks(file)), 1):
-        content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
-        if content.strip():
-            yield number, _parse(file, number, content)
+    for number, line in enumerate(_lines(chunks(file)), 1):
+        record = line_record(file, number, line)
+        if record is not None:
+            yield number, record
     if number == 0:
-        raise DataError(f"{file.uri} holds no record; remove it, or write it again")
+        raise no_record(file)
+
+
+def line_record(file: RawFile, number: int, line: bytes) -> dict[str, Any] | Unreadable | None:
+    """The record of a line; None if it is blank."""
+    content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+    return _parse(file, number, content) if content.strip() else None
+
+
+def no_record(file: RawFile) -> DataError:
+    return DataError(f"{file.uri} holds no record; remove it, or write it again")
 
 
 def _parse(file: RawFile, number: int, line: bytes) -> dict[str, Any] | Unreadable:
@@ -265,7 +297,10 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield b"".join(rest)
 
 
-def _chunks(file: RawFile) -> Iterator[bytes]:
+def chunks(file: RawFile) -> Iterator[bytes]:
+    """The content of a file, decompressed. Raises DataError for one that is empty, cut off or damaged."""
+    if not is_plain_text(file.path):
+        _require_bytes(file)
     with open_bytes(file.uri) as stream:
         if file.path.endswith(".gz"):
             yield from _decompressed(stream, file, _gzip_member, (zlib.error,))
@@ -274,6 +309,11 @@ def _chunks(file: RawFile) -> Iterator[bytes]:
         else:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
+
+
+def _require_bytes(file: RawFile) -> None:
+    if file.bytes == 0:
+        raise DataError(f"{file.uri} is empty (0 bytes); remove it, or write it again")
 
 
 def _gzip_member() -> Any:

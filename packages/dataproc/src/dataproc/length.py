@@ -1,0 +1,53 @@
+"""Texts → whether enough of them is left when they are cleaned for shingling, row by row.
+
+Most texts are long, and their first few hundred bytes show it: cleaning makes at least one character of each that is
+neither white space nor ASCII punctuation. Only the texts that have too few of those are cleaned.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dataproc.dedup.cleaning import character_counts, clean_all, rows_of
+from dataproc.dedup.kernel import I64, U8, kernel
+
+
+def have_characters(texts: pa.LargeStringArray, count: int) -> NDArray[np.bool_]:
+    """Whether `clean(text)` has so many characters."""
+    rows = rows_of(texts)
+    enough = _have_sure_characters(rows.data, rows.offsets, count, _sure_pairs())
+    if not enough.all():
+        undecided = pa.array(np.flatnonzero(~enough))
+        enough[~enough] = character_counts(clean_all(texts.take(undecided))) >= count
+    return enough
+
+
+@cache
+def _sure_pairs() -> NDArray[np.bool_]:
+    """By a byte and the next: whether they begin a character that cleaning keeps. Whatever shares its first two bytes
+    with white space, such as curly quotes, counts as white space.
+    """
+    sure = np.zeros((256, 256), np.bool_)
+    sure[[byte for byte in range(0x80) if chr(byte).isalnum()]] = True
+    sure[0xC2:0xF5, 0x80:0xC0] = True
+    for character in map(chr, range(0x80, 0x10000)):
+        if character.isspace():
+            first, second, *_ = character.encode()
+            sure[first, second] = False
+    return sure
+
+
+@kernel
+def _have_sure_characters(data: U8, bounds: I64, count: int, sure: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    enough = np.zeros(len(bounds) - 1, np.bool_)
+    for row in range(len(enough)):
+        found, at, end = 0, bounds[row], bounds[row + 1]
+        while found < count and at < end:
+            found += sure[data[at], data[at + 1] if at + 1 < end else 0]
+            at += 1
+        enough[row] = found >= count
+    return enough
