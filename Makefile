@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
-CODE   := packages services tests recipes/demo
+CODE   := packages services tests recipes/demo bench
 MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard packages/*/pyproject.toml services/*/pyproject.toml))
 
 .DEFAULT_GOAL := help
@@ -42,11 +42,22 @@ test-slow: $(READY)  ## the tests that take minutes
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	@$(BIN)/pytest -m gpu
 
+BENCH_DOCUMENTS ?= 201500
+BENCH_RAW       ?=
+BENCH_SYSTEMS   ?=
+BENCH_REPEATS   ?= 3
+BENCH_FLAGS     ?=
+
+.PHONY: bench-dedup
+bench-dedup: $(READY)  ## Winnow beside its peers: cost and quality of near-duplicate removal (bench/README.md)
+	@$(BIN)/python -m bench.dedup --documents $(BENCH_DOCUMENTS) --raw "$(BENCH_RAW)" --systems "$(BENCH_SYSTEMS)" \
+		--repeats $(BENCH_REPEATS) $(BENCH_FLAGS)
+
 .PHONY: check
 check: $(READY)  ## style, types, layers
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
-	@$(BIN)/mypy $(MEMBERS:%=%/src) recipes/demo/run.py
+	@$(BIN)/mypy $(MEMBERS:%=%/src) recipes/demo/run.py bench/dedup/*.py
 	@$(BIN)/lint-imports
 
 .PHONY: fix

@@ -26,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _build_parser(commands)
     _gather_parser(commands)
+    _synth_parser(commands)
     return parser
 
 
@@ -77,6 +78,22 @@ def _gather_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "--limit-mb", type=float, default=40.0, help="stop at this much text in all (default %(default)s)"
     )
     gather.set_defaults(run=_gather)
+
+
+def _synth_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    synth = commands.add_parser(
+        "synth",
+        help="make a corpus with planted near-duplicates, and the truth beside it",
+        description="Cuts raw text into documents, plants near-duplicates of every grade among them, and writes raw "
+        "sources with truth.parquet (id, source, base_id, kind, param) beside. The same request makes the same corpus.",
+        epilog="example: dataproc synth recipes/synth/duplicates.yaml --raw raw --documents 20k --out corpus",
+    )
+    synth.add_argument("recipe", help="a synth recipe (YAML)")
+    synth.add_argument("--raw", required=True, help="directory or URI that the recipe's files are relative to")
+    synth.add_argument("--documents", required=True, metavar="N", help="how many documents, such as 20k")
+    synth.add_argument("--out", required=True, help="directory for the corpus; it must not hold anything else")
+    synth.add_argument("--seed", type=int, default=0, help="seeds every choice (default %(default)s)")
+    synth.set_defaults(run=_synth)
 
 
 def _build(arguments: argparse.Namespace) -> None:
@@ -134,6 +151,22 @@ def _gather(arguments: argparse.Namespace) -> None:
 
     gather(Path(arguments.out), limit_bytes=int(arguments.limit_mb * 1e6))
     print(Path(arguments.out).absolute())
+
+
+def _synth(arguments: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from dataproc.synth.corpus import synth
+    from dataproc.synth.recipe import read
+    from manifest.fields import parse_count
+
+    try:
+        documents = int(str(parse_count(arguments.documents)))
+    except ValueError as error:
+        raise RecipeError(f"--documents: {error}") from error
+    out = Path(arguments.out)
+    synth(read(arguments.recipe), arguments.raw, documents=documents, out=out, seed=arguments.seed)
+    print(out.absolute())
 
 
 if __name__ == "__main__":

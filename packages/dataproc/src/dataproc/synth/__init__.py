@@ -1,0 +1,1 @@
+"""Corpora with planted near-duplicates, and the truth beside them."""
