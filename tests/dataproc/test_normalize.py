@@ -18,6 +18,7 @@ from manifest.errors import DataError
 Write = Callable[..., Path]
 Make = Callable[..., Any]
 
+
 @pytest.fixture
 def documents(tmp_path: Path, write_jsonl: Write, recipe: Make, build: Make) -> Make:
     """Records of a source `a` (or raw files by name) → a build up to its documents."""

@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dataproc.dedup.keep import Key
 from dataproc.dedup.places import Sources, numbered
-from dataproc.dedup.ranking import rank
+from dataproc.dedup.survivors import survivors
 from dataproc.documents import DOCUMENTS, ShardWriter, batches, picked, rows_of
 from dataproc.recipe import Holdout
 from dataproc.stage import Draft, Made
@@ -78,11 +79,11 @@ def holdout(
     counted = workers.map(
         partial(_count, limit=limit), numbered(sources), result=Counted, notes=draft.notes / "counted", label="hold-out"
     )
-    ranked = rank(clusters, sources, keep, choose=partial(_chosen, limit=limit), workers=workers, draft=draft)
+    decided = survivors(clusters, sources, keep, choose=partial(_chosen, limit=limit), workers=workers, draft=draft)
     total: Counter[str] = Counter()
     for (source, _), shard in zip(located(sources), counted, strict=True):
         total[source] += shard.documents
-    chosen = [*_alone(clusters, sources, counted, workers=workers, draft=draft), *_together(ranked)]
+    chosen = [*_alone(clusters, sources, counted, workers=workers, draft=draft), *_together(decided)]
     return publish(_within_share(chosen, total, config.max_share), sources, workers=workers, draft=draft)
 
 
@@ -103,13 +104,17 @@ def _chosen(clusters: pl.DataFrame, *, limit: int) -> pl.DataFrame:
     return clusters.filter(pl.col("cluster").is_in(names))
 
 
-def _together(ranked: Sequence[Path]) -> Iterator[tuple[int, Held]]:
+def _together(decided: Sequence[Path]) -> Iterator[tuple[int, Held]]:
     """The chosen clusters with their hashes."""
-    for file in ranked:
-        members = pl.read_parquet(file, columns=["id", "source", "shard", "row", "cluster"])
-        for (cluster,), rows in members.group_by("cluster", maintain_order=True):
-            documents = [Placed(i, (source, shard, row)) for i, source, shard, row in rows.drop("cluster").iter_rows()]
-            yield _key(str(cluster)), Held(documents[0], tuple(documents[1:]))
+    wanted = ["cluster", "rule", "id", "source", "shard", "row"]
+    tables = [pl.read_parquet(file).select(wanted) for file in decided if pq.read_metadata(file).num_rows]
+    if not tables:
+        return
+    in_order = pl.concat(tables).sort("cluster", pl.col("rule") != "", "id")
+    for (cluster,), rows in in_order.group_by("cluster", maintain_order=True):
+        found = rows.drop("cluster", "rule").iter_rows()
+        documents = [Placed(identifier, (source, shard, row)) for identifier, source, shard, row in found]
+        yield _key(str(cluster)), Held(documents[0], tuple(documents[1:]))
 
 
 def _alone(

@@ -57,17 +57,41 @@ def ranked(clusters: pl.DataFrame, keep: Sequence[Key], source_order: Sequence[s
 
     clusters: id, cluster, source, characters, and a column `field F` (f64) for every field of the order.
     """
-    keys = {_name(key): _column(key, source_order).alias(f"key {_name(key)}") for key in keep}
-    table = clusters.with_columns(*keys.values()).sort("cluster", *(f"key {name}" for name in keys), nulls_last=True)
-    rule = pl.lit("")
-    for name in reversed(keys):
-        key = pl.col(f"key {name}")
-        rule = pl.when(key.ne_missing(key.first().over("cluster"))).then(pl.lit(name)).otherwise(rule)
-    return table.with_columns(
-        pl.col("id").first().over("cluster").alias("survivor"),
-        pl.col("source").first().over("cluster").alias("survivor_source"),
-        rule.alias("rule"),
-    ).drop(f"key {name}" for name in keys)
+    table = in_order(with_keys(clusters, keep, source_order), keep)
+    firsts = [pl.col(name).first().over("cluster").alias(f"first {name}") for name in key_columns(keep)]
+    return (
+        table.with_columns(
+            pl.col("id").first().over("cluster").alias("survivor"),
+            pl.col("source").first().over("cluster").alias("survivor_source"),
+            *firsts,
+        )
+        .with_columns(rule(keep))
+        .drop(*key_columns(keep), *(f"first {name}" for name in key_columns(keep)))
+    )
+
+
+def key_columns(keep: Sequence[Key]) -> list[str]:
+    """The columns that `with_keys` adds: less is kept first, null last."""
+    return [f"key {_name(key)}" for key in keep]
+
+
+def with_keys(members: pl.DataFrame, keep: Sequence[Key], source_order: Sequence[str]) -> pl.DataFrame:
+    """Members with a column for each key of the order."""
+    return members.with_columns(_column(key, source_order).alias(f"key {_name(key)}") for key in keep)
+
+
+def in_order(members: pl.DataFrame, keep: Sequence[Key]) -> pl.DataFrame:
+    """Members with keys, by cluster and then in keep order."""
+    return members.sort("cluster", *key_columns(keep), nulls_last=True)
+
+
+def rule(keep: Sequence[Key]) -> pl.Expr:
+    """The first key in which a member differs from its survivor, of which the columns are named `first key …`."""
+    found = pl.lit("")
+    for key in reversed(keep):
+        name = f"key {_name(key)}"
+        found = pl.when(pl.col(name).ne_missing(pl.col(f"first {name}"))).then(pl.lit(_name(key))).otherwise(found)
+    return found.alias("rule")
 
 
 def numbers_in(meta: Iterable[str], field: str) -> pl.Series:

@@ -1,7 +1,7 @@
 """Clusters → the ledger: every removed document, its survivor, how alike they are, and why it was removed.
 
 in:  clusters/<group>, documents/<source>…
-out: ledger/<group>: one row per removed document, in order of (cluster, rank)
+out: ledger/<group>: one row per removed document, cut as the documents are
      id, source, survivor, survivor_source, cluster, jaccard f64 (exact, to the survivor), rule, shard i32, row i64 (of
      the source's documents)
 
@@ -13,21 +13,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.jaccard import exact
 from dataproc.dedup.keep import Key
 from dataproc.dedup.places import Sources, fetch, place_column
-from dataproc.dedup.ranking import rank
 from dataproc.dedup.shingles import Shingling, shingle_hashes, unique_sorted
-from dataproc.documents import DOCUMENTS, ShardWriter
+from dataproc.dedup.survivors import survivors
+from dataproc.documents import DOCUMENTS, ShardWriter, picked
 from dataproc.shuffle import partition_batches
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
@@ -52,7 +52,7 @@ LEDGER = pa.schema(
 
 
 class Removed(Model):
-    """Removals of a partition: how many of a source for a survivor of a source."""
+    """Removals of a shard: how many of its source for a survivor of a source."""
 
     shards: tuple[Shard, ...]
     between: tuple[tuple[str, str, int], ...]
@@ -68,7 +68,7 @@ def ledger(
     draft: Draft,
 ) -> Made:
     """The stage."""
-    files = rank(clusters, sources, keep, workers=workers, draft=draft)
+    files = survivors(clusters, sources, keep, workers=workers, draft=draft)
     texts = fetch(
         partial(_wanted, files=files, sources=sources),
         len(files),
@@ -76,7 +76,7 @@ def ledger(
         ["text"],
         workers=workers,
         scratch=draft.scratch / "texts",
-        label="texts of clustered documents",
+        label="texts of survivors",
     )
     done = workers.map(
         partial(_write, files=files, texts=texts, sources=sources, shingling=shingling, draft=draft.path),
@@ -100,22 +100,22 @@ def _removals(source: str, between: Counter[tuple[str, str]]) -> dict[str, int]:
     return {"within": between[source, source], "across": total - between[source, source]}
 
 
-def _members(file: Path, sources: Sources) -> pl.DataFrame:
-    """Ranked members; `same`: the cleaned text is the survivor's."""
-    survivor_hash = pl.col("text_hash").first().over("cluster")
-    return pl.read_parquet(file).with_columns(
-        place_column(sources), (pl.col("text_hash") == survivor_hash).alias("same")
-    )
+def _removed(file: Path, sources: Sources) -> pl.DataFrame:
+    """The removed documents of a shard of clusters, in order of row; `place` is their survivor's."""
+    survivor = pl.col("survivor_source").alias("source"), pl.col("survivor_shard").alias("shard")
+    members = pl.read_parquet(file).filter(pl.col("rule") != "")
+    places = members.select(*survivor).select(place_column(sources))
+    return members.with_columns(places).sort("row")
 
 
-def _wanted(partition: int, *, files: Sequence[Path], sources: Sources) -> pl.DataFrame:
-    """Whose texts must be compared: removed documents with another text than their survivor's, and these survivors."""
-    members = _members(files[partition], sources)
-    return members.filter(~pl.col("same").all().over("cluster")).filter(~pl.col("same") | (pl.col("rule") == ""))
+def _wanted(number: int, *, files: Sequence[Path], sources: Sources) -> pl.DataFrame:
+    """The survivors whose texts are needed: those of removed documents with another text."""
+    removed = _removed(files[number], sources).filter(~pl.col("same"))
+    return removed.select("place", pl.col("survivor_row").alias("row")).unique(maintain_order=True)
 
 
 def _write(
-    partition: int,
+    number: int,
     *,
     files: Sequence[Path],
     texts: tuple[Path, ...],
@@ -124,33 +124,41 @@ def _write(
     draft: Path,
 ) -> Removed:
     """One task: the ledger of a shard of clusters."""
-    members = _members(files[partition], sources)
-    out = members.with_columns(_jaccard(members, texts, partition, shingling)).filter(pl.col("rule") != "")
-    writer = ShardWriter(draft, f"ledger-{partition:05d}", LEDGER)
+    removed = _removed(files[number], sources)
+    if not removed.height:
+        return Removed(shards=(), between=())
+    documents = dict(sources)[removed["source"][0]][removed["shard"][0]]
+    survivors = pa.Table.from_batches(list(partition_batches(texts, number)), TEXTS)
+    jaccard = np.ones(removed.height)
+    differ = np.flatnonzero(~removed["same"].to_numpy())
+    jaccard[differ] = list(_all_exact(documents, removed[differ], survivors, shingling))
+    out = removed.with_columns(pl.Series("jaccard", jaccard))
+    writer = ShardWriter(draft, f"ledger-{number:05d}", LEDGER)
     writer.write(out.select(LEDGER.names).to_arrow())
     between = out.group_by("source", "survivor_source").len().sort("source", "survivor_source")
     return Removed(shards=writer.close(), between=tuple(between.iter_rows()))
 
 
-def _jaccard(members: pl.DataFrame, texts: tuple[Path, ...], partition: int, shingling: Shingling) -> pl.Series:
-    """The exact index of each member and its survivor; 1 where their cleaned texts are the same."""
-    found = pa.Table.from_batches(list(partition_batches(texts, partition)), TEXTS)
-    read = pl.DataFrame(pl.from_arrow(found.select(["place", "row"]))).with_row_index("text")
-    placed = members.join(read, on=["place", "row"], how="left", maintain_order="left")
-    pairs = placed.select("same", "text", pl.col("text").first().over("cluster").alias("survivor"))
-    differ = np.flatnonzero(~pairs["same"].to_numpy())
-    pairs_E2 = pairs[differ].select("text", "survivor").to_numpy().astype(np.int64)
-    values: NDArray[np.float64] = np.ones(members.height)
-    values[differ] = list(_all_exact(found["text"], pairs_E2, shingling))
-    return pl.Series("jaccard", values)
+def _all_exact(documents: Path, removed: pl.DataFrame, survivors: pa.Table, shingling: Shingling) -> Iterator[float]:
+    """The exact index of each removed document and its survivor, so many at a time that their shingles fit."""
+    read = pl.DataFrame(pl.from_arrow(survivors.select(["place", "row"]))).with_row_index("text")
+    beside = removed.join(
+        read, left_on=["place", "survivor_row"], right_on=["place", "row"], how="left", maintain_order="left"
+    )["text"].to_numpy()
+    first = 0
+    for batch in picked(documents, ["text"], removed["row"].to_numpy()):
+        for texts in _by_size(batch["text"]):
+            own = unique_sorted(shingle_hashes(clean_all(texts), shingling))
+            rows, places = np.unique(beside[first : first + len(texts)], return_inverse=True)
+            others = unique_sorted(shingle_hashes(clean_all(survivors["text"].take(pa.array(rows))), shingling))
+            yield from (exact(own.of(text), others.of(place)) for text, place in enumerate(places))
+            first += len(texts)
 
 
-def _all_exact(texts: pa.ChunkedArray, pairs_E2: NDArray[np.int64], shingling: Shingling) -> Iterator[float]:
-    """The exact index of each pair of texts, so many at a time that their shingles fit into memory."""
-    sizes = pc.binary_length(texts).to_numpy().astype(np.int64)
-    ends = np.cumsum(sizes[pairs_E2].sum(axis=1)) // BATCH_BYTES if len(pairs_E2) else np.zeros(0)
-    for batch_E2 in np.split(pairs_E2, np.flatnonzero(np.diff(ends)) + 1):
-        rows, places = np.unique(batch_E2, return_inverse=True)
-        sets = unique_sorted(shingle_hashes(clean_all(texts.take(pa.array(rows))), shingling))
-        for a, b in places.reshape(-1, 2):
-            yield exact(sets.of(a), sets.of(b))
+def _by_size(texts: pa.Array) -> Iterator[pa.Array]:
+    """An array of texts in parts of about BATCH_BYTES."""
+    ends = np.cumsum(pc.binary_length(texts).to_numpy().astype(np.int64)) // BATCH_BYTES
+    bounds = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist(), len(texts)]
+    for low, high in pairwise(bounds):
+        if low < high:
+            yield texts.slice(low, high - low)

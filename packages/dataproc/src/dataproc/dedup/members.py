@@ -1,13 +1,17 @@
-"""Components → the rows of clusters/<group>: one per document of a cluster of two or more, in order of (cluster, id).
+"""Components → the rows of clusters/<group>: one per document of a cluster of two or more, cut as the documents are.
 
     id string, cluster string (the smallest id of its component), source string, characters i64,
     text_hash fixed[16] (of the cleaned text), shard i32 (of the source's documents), row i64 (of that shard)
 
-A cluster lies whole in one shard of clusters.
+A cluster's rows may lie in many shards: nobody ever holds the whole of it, so a million copies take no more memory than
+a million documents.
+
+    shards ──(component, smallest id here)──► by component: its smallest id ──► back to the shards, which write rows
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +25,12 @@ from numpy.typing import NDArray
 from dataproc.dedup.components import labels
 from dataproc.dedup.group import Group, ShardPair, mapped, save
 from dataproc.documents import ShardWriter, picked, rows_of
-from dataproc.shuffle import Scattered, write_partitions
+from dataproc.shuffle import partition_batches, write_partitions
 from dataproc.stage import Draft
 from dataproc.workers import Workers
 from manifest.record import Model, Shard
 
-ROWS_PER_SHARD = 50_000
+COMPONENTS_PER_PARTITION = 500_000
 LARGEST = 10
 SAMPLED_IDS = 5
 EXCERPT_CHARS = 200
@@ -42,9 +46,11 @@ CLUSTERS = pa.schema(
     ]
 )
 
+NAMES = pa.schema([("component", pa.int64()), ("id", pa.large_string()), ("shard", pa.int64())])
+
 
 class Large(Model):
-    """One of the largest clusters, with the first of its ids and the beginning of its first document."""
+    """One of the largest clusters, with some of its ids and the beginning of one of its documents."""
 
     cluster: str
     documents: int
@@ -52,18 +58,11 @@ class Large(Model):
     excerpt: str
 
 
-class Top(Model):
-    """One of the largest clusters of a shard; `at`: source, shard and row of its first document."""
-
-    cluster: str
-    documents: int
-    ids: tuple[str, ...]
-    at: tuple[str, int, int]
-
-
 class Written(Model):
+    """A shard of clusters; examples: (component, id, cluster) of some documents of the largest components."""
+
     shards: tuple[Shard, ...]
-    largest: tuple[Top, ...]
+    examples: tuple[tuple[int, str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -75,24 +74,29 @@ class Members:
 def write_members(group: Group, forest: NDArray[np.int64], *, workers: Workers, draft: Draft) -> Members:
     """forest: over the candidates (links.py)."""
     sizes = _components(group, forest)
-    clustered = int(sizes.sum())
-    partitions = max(1, -(-clustered // ROWS_PER_SHARD))
-    done = workers.exchange(
-        partial(_scatter, group=group, partitions=partitions),
-        group.pairs,
-        partial(_gather, draft=draft.path),
-        partitions=partitions,
-        result=Written,
-        scratch=draft.scratch / "members",
-        label="clusters",
+    components = np.flatnonzero(sizes > 1)
+    partitions = max(1, -(-len(components) // COMPONENTS_PER_PARTITION))
+    pairs = list(enumerate(group.pairs))
+    label = "clusters"
+    smallest = workers.scatter(
+        partial(_smallest, group=group, partitions=partitions), pairs, scratch=draft.scratch / "smallest", label=label
     )
-    largest = sorted((top for written in done for top in written.largest), key=_by_size)[:LARGEST]
+    named = workers.scatter(
+        partial(_name, smallest=smallest, shards=len(pairs)),
+        range(partitions),
+        scratch=draft.scratch / "named",
+        label=label,
+    )
+    largest = components[np.lexsort((components, -sizes[components]))][:LARGEST].tolist()
+    write = partial(_write, group=group, named=named, largest=largest, draft=draft.path)
+    done = workers.map(write, pairs, result=Written, notes=draft.notes / "members", label=label)
+    examples = [example for written in done for example in written.examples]
     summary = {
-        "clusters": len(sizes),
-        "clustered_documents": clustered,
-        "largest_cluster": int(sizes.max(initial=0)),
-        "cluster_sizes": histogram(sizes),
-        "largest_clusters": [_with_excerpt(top, group).model_dump(mode="json") for top in largest],
+        "clusters": len(components),
+        "clustered_documents": int(sizes[components].sum()),
+        "largest_cluster": int(sizes[components].max(initial=0)),
+        "cluster_sizes": histogram(sizes[components]),
+        "largest_clusters": [_large(c, int(sizes[c]), examples, group).model_dump(mode="json") for c in largest],
     }
     return Members(tuple(shard for written in done for shard in written.shards), summary)
 
@@ -108,7 +112,7 @@ def histogram(sizes: NDArray[np.int64]) -> dict[str, int]:
 
 
 def _components(group: Group, forest: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Writes `component.npy`; returns the sizes of all components of two or more."""
+    """Writes `component.npy`; returns the size of each component, at its first document."""
     candidates, firsts = group.candidates(), group.firsts()
     component = np.arange(group.documents, dtype=np.int64)
     component[candidates] = candidates[labels(forest)]
@@ -116,49 +120,61 @@ def _components(group: Group, forest: NDArray[np.int64]) -> NDArray[np.int64]:
     sizes = np.bincount(component, minlength=group.documents)
     component[sizes[component] == 1] = -1
     save(group.component_file, component)
-    return sizes[sizes > 1]
+    return sizes
 
 
-def _scatter(pair: ShardPair, file: Path, *, group: Group, partitions: int) -> None:
-    """One task: the rows of a shard that are in a cluster."""
+def _clustered(pair: ShardPair, group: Group) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of a shard that are in a cluster, and their components."""
     component = mapped(group.component_file)[pair.first : pair.first + pair.rows]
     rows = np.flatnonzero(component >= 0)
-    table = rows_of(pair.signatures, ["id", "characters", "text_hash"]).take(pa.array(rows))
-    table = table.append_column("source", pa.array([pair.source] * len(rows), pa.string()))
-    table = table.append_column("shard", pa.array(np.full(len(rows), pair.shard, np.int32)))
-    table = table.append_column("row", pa.array(rows))
-    table = table.append_column("component", pa.array(component[rows]))
-    write_partitions(file, table, component[rows] % partitions, partitions)
+    return rows, component[rows]
 
 
-def _gather(partition: int, rows: Scattered, *, draft: Path) -> Written:
-    """One task: the clusters of a partition."""
-    found = list(rows)
-    if not found:
-        return Written(shards=(), largest=())
-    smallest = pl.col("id").min().over("component").alias("cluster")
-    table = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(found))).with_columns(smallest).sort("cluster", "id")
-    writer = ShardWriter(draft, f"clusters-{partition:05d}", CLUSTERS)
+def _smallest(numbered: tuple[int, ShardPair], file: Path, *, group: Group, partitions: int) -> None:
+    """One task: the smallest id of every component in a shard."""
+    number, pair = numbered
+    rows, component = _clustered(pair, group)
+    ids = pl.Series("id", rows_of(pair.signatures, ["id"])["id"].take(pa.array(rows)), pl.String)
+    table = pl.DataFrame({"component": component, "id": ids}).group_by("component").agg(pl.col("id").min())
+    table = table.sort("component").with_columns(pl.lit(number, pl.Int64).alias("shard"))
+    write_partitions(file, table.to_arrow().cast(NAMES), table["component"].to_numpy() % partitions, partitions)
+
+
+def _name(partition: int, file: Path, *, smallest: tuple[Path, ...], shards: int) -> None:
+    """One task: the names of a partition's components, for every shard that has some of them."""
+    found = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(list(partition_batches(smallest, partition)), NAMES)))
+    named = found.with_columns(pl.col("id").min().over("component").alias("cluster"))
+    write_partitions(file, named.to_arrow(), named["shard"].to_numpy(), shards)
+
+
+def _write(
+    numbered: tuple[int, ShardPair], *, group: Group, named: tuple[Path, ...], largest: Sequence[int], draft: Path
+) -> Written:
+    """One task: the rows of a shard that are in a cluster."""
+    number, pair = numbered
+    rows, component = _clustered(pair, group)
+    if not len(rows):
+        return Written(shards=(), examples=())
+    names = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(list(partition_batches(named, number)))))
+    columns = rows_of(pair.signatures, ["id", "characters", "text_hash"]).take(pa.array(rows))
+    table = pl.DataFrame(pl.from_arrow(columns)).with_columns(
+        pl.Series("component", component),
+        pl.lit(pair.source).alias("source"),
+        pl.lit(pair.shard, pl.Int32).alias("shard"),
+        pl.Series("row", rows),
+    )
+    table = table.join(names.select("component", "cluster"), on="component", how="left", maintain_order="left")
+    writer = ShardWriter(draft, f"clusters-{number:05d}", CLUSTERS)
     writer.write(table.select(CLUSTERS.names).to_arrow())
-    counted = table.group_by("cluster").agg(
-        pl.len().alias("documents"),
-        pl.col("id").head(SAMPLED_IDS).alias("ids"),
-        pl.col("source", "shard", "row").first(),
-    )
-    top = counted.sort("documents", "cluster", descending=[True, False]).head(LARGEST)
-    largest = (
-        Top(cluster=cluster, documents=documents, ids=tuple(ids), at=at)
-        for cluster, documents, ids, *at in top.iter_rows()
-    )
-    return Written(shards=writer.close(), largest=tuple(largest))
+    shown = table.filter(pl.col("component").is_in(list(largest))).sort("component", "id")
+    shown = shown.group_by("component", maintain_order=True).head(SAMPLED_IDS).select("component", "id", "cluster")
+    return Written(shards=writer.close(), examples=tuple(shown.iter_rows()))
 
 
-def _with_excerpt(top: Top, group: Group) -> Large:
-    source, shard, row = top.at
-    (pair,) = (pair for pair in group.pairs if (pair.source, pair.shard) == (source, shard))
-    text = next(picked(pair.documents, ["text"], np.array([row])))["text"][0].as_py()
-    return Large(cluster=top.cluster, documents=top.documents, ids=top.ids, excerpt=text[:EXCERPT_CHARS])
-
-
-def _by_size(top: Top) -> tuple[int, str]:
-    return -top.documents, top.cluster
+def _large(component: int, size: int, examples: Sequence[tuple[int, str, str]], group: Group) -> Large:
+    """One of the largest clusters: its first document's text, and its first ids."""
+    (pair,) = (pair for pair in group.pairs if pair.first <= component < pair.first + pair.rows)
+    text = next(picked(pair.documents, ["text"], np.array([component - pair.first])))["text"][0].as_py()
+    ids = sorted(identifier for of, identifier, _ in examples if of == component)[:SAMPLED_IDS]
+    (cluster,) = {name for of, _, name in examples if of == component}
+    return Large(cluster=cluster, documents=size, ids=tuple(ids), excerpt=text[:EXCERPT_CHARS])
