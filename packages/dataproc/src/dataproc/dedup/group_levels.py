@@ -4,6 +4,7 @@ A round is some bands, one task per band and partition. A task knows what earlie
 it adds, at most a link per element; the driver merges these. Rounds double in size: near-copies share nearly every
 band, so after the first few there is little left to compare.
 
+    beyond-BBB-PPPPP.npy   i64: the elements beyond the cap in a partition with hot buckets (scoped.py)
     forest-RRR.npy         (elements, 2) i64: before a round (spanning.py)
     links-BBB-PPPPP.npy    (E, 3) i64: what a task has added
 """
@@ -23,10 +24,10 @@ from dataproc.dedup.group import Group, mapped, save
 from dataproc.dedup.kernel import I64
 from dataproc.dedup.links import BUCKET_CAP
 from dataproc.dedup.pair_levels import Cuts, Earlier, Known, compare
-from dataproc.dedup.scoped import Holders, holders_of, scoped
+from dataproc.dedup.scoped import Holders, beyond_cap, holders_of, scoped
 from dataproc.dedup.spanning import add, added, alone
 from dataproc.stage import Draft
-from dataproc.workers import Workers
+from dataproc.workers import Done, Workers
 from manifest.record import Model
 
 
@@ -49,12 +50,11 @@ class Compared(Model):
 
 @dataclass(frozen=True)
 class Round:
-    """number: of the round. whole: the bands in which no bucket is over the cap. cap: BUCKET_CAP of the driver."""
+    """hot: the partitions (band, partition) that have buckets over the cap. cap: BUCKET_CAP, as the driver has it."""
 
     number: int
-    bands: tuple[int, ...]
-    whole: tuple[int, ...]
     thresholds: tuple[float, ...]
+    hot: tuple[tuple[int, int], ...]
     cap: int
 
 
@@ -63,22 +63,48 @@ def level_all(
 ) -> tuple[I64, Compared]:
     """The forest over the elements of `holders`, and what it took. thresholds: ascending."""
     forest_N2, total = alone(holders.elements), Compared()
-    whole = tuple(band for band in range(group.matching.bands.count) if _largest(group, band) <= BUCKET_CAP)
-    bands = list(_doubling(group.matching.bands.count))
-    for number, of_round in enumerate(bands):
+    rounds = list(_doubling(group.matching.bands.count))
+    hot = _find_hot(group, workers, draft)
+    for number, bands in enumerate(rounds):
         save(_forest_file(group, number), forest_N2)
-        tasks = [(band, partition) for band in of_round for partition in range(group.partitions)]
+        tasks = [(band, partition) for band in bands for partition in range(group.partitions)]
         done = workers.map(
-            partial(_level, group=group, turn=Round(number, of_round, whole, tuple(thresholds), BUCKET_CAP)),
+            partial(_level, group=group, turn=Round(number, tuple(thresholds), hot, BUCKET_CAP)),
             tasks,
             result=Compared,
             notes=draft.notes / f"levels-{number:03d}",
-            label=f"comparisons, round {number + 1} of {len(bands)}",
+            label=f"comparisons, round {number + 1} of {len(rounds)}",
         )
         for band, partition in tasks:
             add(forest_N2, np.load(_links_file(group, band, partition)))
         total = sum(done, total)
     return forest_N2, total
+
+
+def _find_hot(group: Group, workers: Workers, draft: Draft) -> tuple[tuple[int, int], ...]:
+    """The partitions with buckets over the cap; writes what lies beyond it there."""
+    numbers = range(group.matching.bands.count * group.partitions)
+    largest = (int(buckets_of(group, number).sizes.max(initial=0)) for number in numbers)
+    hot = tuple(divmod(number, group.partitions) for number, size in enumerate(largest) if size > BUCKET_CAP)
+    task = partial(_write_beyond, group=group, cap=BUCKET_CAP)
+    workers.map(task, hot, result=Done, notes=draft.notes / "beyond", label="hot buckets")
+    return hot
+
+
+def _write_beyond(task: tuple[int, int], *, group: Group, cap: int) -> Done:
+    band, partition = task
+    found = scoped(group, buckets_of(group, band * group.partitions + partition), holders_of(group), cap)
+    save(_beyond_file(group, band, partition), beyond_cap(found, cap))
+    return Done()
+
+
+def _earlier(group: Group, band: int, hot: Sequence[tuple[int, int]]) -> Earlier:
+    """What the bands before this one look at."""
+    none: list[I64] = [np.zeros(0, np.int64)]
+    files = [[_beyond_file(group, b, partition) for b, partition in hot if b == earlier] for earlier in range(band)]
+    beyond = [np.sort(np.concatenate(none + [np.load(file) for file in of_band])) for of_band in files]
+    starts = np.cumsum([0, *map(len, beyond)])
+    return Earlier(group.matching.bands.rows, starts, np.concatenate(none + beyond))
 
 
 def _doubling(count: int) -> Iterator[tuple[int, ...]]:
@@ -87,12 +113,6 @@ def _doubling(count: int) -> Iterator[tuple[int, ...]]:
     while first < count:
         yield tuple(range(first, min(first + size, count)))
         first, size = first + size, max(1, first + size)
-
-
-def _largest(group: Group, band: int) -> int:
-    """The size of the largest bucket of a band."""
-    numbers = range(band * group.partitions, (band + 1) * group.partitions)
-    return max(int(buckets_of(group, number).sizes.max(initial=0)) for number in numbers)
 
 
 def _level(task: tuple[int, int], *, group: Group, turn: Round) -> Compared:
@@ -106,7 +126,7 @@ def _level(task: tuple[int, int], *, group: Group, turn: Round) -> Compared:
         evidence_of(group),
         Cuts.at(turn.thresholds, matching.permutations),
         holders,
-        Earlier(np.array([b for b in turn.whole if b < band], np.int64), matching.bands.rows),
+        _earlier(group, band, turn.hot),
     )
     effort = compare(scoped(group, found, holders, turn.cap), known, forest_N2, cap=turn.cap)
     save(_links_file(group, band, partition), added(forest_N2, before_N2))
@@ -120,6 +140,10 @@ def _level(task: tuple[int, int], *, group: Group, turn: Round) -> Compared:
 
 def _forest_file(group: Group, number: int) -> Path:
     return group.scratch / f"forest-{number:03d}.npy"
+
+
+def _beyond_file(group: Group, band: int, partition: int) -> Path:
+    return group.scratch / f"beyond-{band:03d}-{partition:05d}.npy"
 
 
 def _links_file(group: Group, band: int, partition: int) -> Path:

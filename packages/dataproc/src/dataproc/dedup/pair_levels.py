@@ -40,10 +40,13 @@ class Cuts(NamedTuple):
 
 
 class Earlier(NamedTuple):
-    """The bands, of so many rows each, whose pairs are looked at elsewhere: the earlier ones without a hot bucket."""
+    """What was looked at in the bands before: pairs that share one of them, of so many rows each, unless both are
+    elements[starts[band] : starts[band + 1]], ascending, which are beyond the cap there.
+    """
 
-    bands: NDArray[np.int64]
     rows: int
+    starts: NDArray[np.int64]
+    elements: NDArray[np.int64]
 
 
 class Known(NamedTuple):
@@ -68,6 +71,16 @@ def compare(found: Scoped, known: Known, forest_N2: I64, *, cap: int) -> Effort:
     return Effort(*_compare_all(found, known, forest_N2, cap))
 
 
+class _Pair(NamedTuple):
+    """Two candidates, the elements x and y that they are here, and what a link counts for (scoped.py)."""
+
+    a: int
+    b: int
+    x: int
+    y: int
+    kind: int
+
+
 @kernel
 def _compare_all(found: Scoped, known: Known, forest_N2: I64, cap: int) -> tuple[int, int]:
     """`whole` says that the documents to compare with are connected at the highest level. Then a first link, or
@@ -75,17 +88,21 @@ def _compare_all(found: Scoped, known: Known, forest_N2: I64, cap: int) -> tuple
     """
     comparisons = exact_checks = 0
     highest = len(known.cuts.thresholds)
+    members, elements = found.members, found.elements
     for bucket in range(len(found.bounds) - 1):
         whole = True
         first, last = found.bounds[bucket], found.bounds[bucket + 1]
         for row in range(first + 1, last):
             joined, missed = False, False
             for other in range(first, min(row, first + cap)):
+                pair = _Pair(members[other], members[row], elements[other], elements[row], found.kinds[bucket])
                 level = highest
-                if not _connected(found, bucket, row, other, forest_N2, highest):
-                    level, compared, checked = _look(found, bucket, row, other, known, forest_N2)
-                    comparisons += compared
-                    exact_checks += checked
+                if not _connected(forest_N2, pair, highest):
+                    level = 0
+                    if not _was_looked_at(known.evidence.signatures, known.earlier, pair):
+                        level, compared, checked = _look(known, forest_N2, pair)
+                        comparisons += compared
+                        exact_checks += checked
                 joined |= level == highest
                 missed |= level < highest
                 if joined and whole:
@@ -95,32 +112,67 @@ def _compare_all(found: Scoped, known: Known, forest_N2: I64, cap: int) -> tuple
 
 
 @kernel
-def _look(found: Scoped, bucket: int, row: int, other: int, known: Known, forest_N2: I64) -> tuple[int, bool, bool]:
-    """A pair that is not connected at the highest level: links it. Returns a level that it has for sure, whether it
-    was compared at all, and whether exactly.
+def _connected(forest_N2: I64, pair: _Pair, level: int) -> bool:
+    """Whether a pair is connected at a level, in all that it counts for."""
+    if top(forest_N2, pair.x, level) != top(forest_N2, pair.y, level):
+        return False
+    return pair.kind != FOR_BOTH or top(forest_N2, pair.a, level) == top(forest_N2, pair.b, level)
+
+
+@kernel
+def _was_looked_at(signatures_CD: NDArray[np.uint32], earlier: Earlier, pair: _Pair) -> bool:
+    """Whether a band before this one has the pair, for all that it counts for."""
+    for band in range(len(earlier.starts) - 1):
+        equal = True
+        for place in range(band * earlier.rows, (band + 1) * earlier.rows):
+            if signatures_CD[pair.a, place] != signatures_CD[pair.b, place]:
+                equal = False
+                break
+        if equal and (earlier.starts[band] == earlier.starts[band + 1] or not _left_out(earlier, band, pair)):
+            return True
+    return False
+
+
+@kernel
+def _left_out(earlier: Earlier, band: int, pair: _Pair) -> bool:
+    """Whether the cap kept a pair from being looked at in a band that it shares."""
+    beyond = earlier.elements[earlier.starts[band] : earlier.starts[band + 1]]
+    if _holds(beyond, pair.x) and _holds(beyond, pair.y):
+        return True
+    return pair.kind == FOR_BOTH and _holds(beyond, pair.a) and _holds(beyond, pair.b)
+
+
+@kernel
+def _holds(elements: I64, element: int) -> bool:
+    place = np.searchsorted(elements, element)
+    return bool(place < len(elements) and elements[place] == element)
+
+
+@kernel
+def _look(known: Known, forest_N2: I64, pair: _Pair) -> tuple[int, bool, bool]:
+    """Links a pair that is not connected at the highest level. Returns a level that it has for sure, whether it was
+    compared at all, and whether exactly.
     """
-    evidence, cuts = known.evidence, known.cuts
-    a, b = found.members[other], found.members[row]
-    if found.kinds[bucket] == ACROSS and _share_a_source(known.holders, a, b):
+    evidence, cuts, a, b = known.evidence, known.cuts, pair.a, pair.b
+    if pair.kind == ACROSS and _share_a_source(known.holders, a, b):
         return 0, False, False
     size_a, size_b = evidence.sizes[a], evidence.sizes[b]
     most = _levels(cuts, min(size_a, size_b) / max(size_a, size_b))  # J is at most the quotient of the sizes
-    if most == 0 or _share_a_band(evidence, known.earlier, a, b):
+    if most == 0:
         return 0, False, False
     equal = equal_minima(evidence.signatures[a], evidence.signatures[b])
     most = min(most, int(np.searchsorted(cuts.reject_at, equal)))
     least = min(most, int(np.searchsorted(cuts.accept_at, equal, side="right")))
-    if most == 0 or _connected(found, bucket, row, other, forest_N2, most):
+    if most == 0 or _connected(forest_N2, pair, most):
         return 0, True, False
+    level = most
     if least < most:
         set_a = evidence.hashes[evidence.starts[a] : evidence.starts[a] + size_a]
         set_b = evidence.hashes[evidence.starts[b] : evidence.starts[b] + size_b]
         shared = shared_count(set_a, set_b)
         level = _levels(cuts, shared / (size_a + size_b - shared))
-    else:
-        level = most
-    insert(forest_N2, found.elements[other], found.elements[row], level)
-    if found.kinds[bucket] == FOR_BOTH:
+    insert(forest_N2, pair.x, pair.y, level)
+    if pair.kind == FOR_BOTH:
         insert(forest_N2, a, b, level)
     return level, True, least < most
 
@@ -135,18 +187,6 @@ def _levels(cuts: Cuts, jaccard: float) -> int:
 
 
 @kernel
-def _connected(found: Scoped, bucket: int, row: int, other: int, forest_N2: I64, level: int) -> bool:
-    """Whether a pair is connected at a level, in whatever it would count for."""
-    x, y = found.elements[other], found.elements[row]
-    if top(forest_N2, x, level) != top(forest_N2, y, level):
-        return False
-    if found.kinds[bucket] != FOR_BOTH:
-        return True
-    a, b = found.members[other], found.members[row]
-    return top(forest_N2, a, level) == top(forest_N2, b, level)
-
-
-@kernel
 def _share_a_source(holders: Holders, a: int, b: int) -> bool:
     i, j = holders.starts[a], holders.starts[b]
     while i < holders.starts[a + 1] and j < holders.starts[b + 1]:
@@ -156,17 +196,4 @@ def _share_a_source(holders: Holders, a: int, b: int) -> bool:
             i += 1
         else:
             j += 1
-    return False
-
-
-@kernel
-def _share_a_band(evidence: Evidence, earlier: Earlier, a: int, b: int) -> bool:
-    """Whether the pair shares a key in one of the bands whose pairs are looked at elsewhere."""
-    minima_a, minima_b = evidence.signatures[a], evidence.signatures[b]
-    for band in earlier.bands:
-        row, last = band * earlier.rows, (band + 1) * earlier.rows
-        while row < last and minima_a[row] == minima_b[row]:
-            row += 1
-        if row == last:
-            return True
     return False

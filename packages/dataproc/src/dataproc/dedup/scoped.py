@@ -119,6 +119,13 @@ class _Rows(NamedTuple):
     kind: NDArray[np.int64]
 
 
+def beyond_cap(found: Scoped, cap: int) -> NDArray[np.int64]:
+    """The elements that are compared only with the first `cap` of their part, ascending."""
+    sizes = np.diff(found.bounds)
+    rank = np.arange(len(found.elements)) - np.repeat(found.bounds[:-1], sizes)
+    return np.unique(found.elements[rank >= cap])
+
+
 def _of_each_source(
     places: NDArray[np.int64], bucket: NDArray[np.int64], over: NDArray[np.bool_], holders: Holders
 ) -> _Rows:
