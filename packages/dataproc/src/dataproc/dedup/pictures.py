@@ -36,7 +36,7 @@ DPI = 150
 def whatif_png(found: WhatIf) -> bytes:
     from matplotlib.figure import Figure
 
-    panels = [None, *found.sources] if len(found.sources) > 1 else [None]
+    panels = [None, *found.sources] if len(found.sources) > 1 else list(found.sources)
     columns = min(COLUMNS, key=lambda count: (-len(panels) % count, -count)) if len(panels) > 2 else len(panels)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(max(5.5, 1.0 + 2.6 * columns), 1.2 + 2.3 * rows), layout="constrained")
@@ -51,14 +51,17 @@ def whatif_png(found: WhatIf) -> bytes:
 
 def _curves(axes: Axes, found: WhatIf, source: str | None) -> None:
     everything = found.kept("none", source)[0]
+    at = list(found.thresholds)
+    if len(at) == 1:  # a point would not show its line's style
+        at = [at[0] - 0.02, at[0] + 0.02]
+        axes.set_xticks(found.thresholds)
     for scope, (colour, width) in SCOPES.items():
         kept = found.kept(scope, source)
-        look: dict[str, Any] = {"color": colour, "linewidth": width, "marker": "o" if len(kept) == 1 else None}
-        documents = [100 * point.documents / max(1, everything.documents) for point in kept]
-        axes.plot(found.thresholds, documents, **look)
-        if scope != "none":
-            tokens = [100 * point.tokens / max(1, everything.tokens) for point in kept]
-            axes.plot(found.thresholds, tokens, **look, linestyle=DOTTED)
+        for unit, style in (("documents", "-"), ("tokens", DOTTED)):
+            if scope != "none" or unit == "documents":
+                share = [100 * getattr(point, unit) / max(1, getattr(everything, unit)) for point in kept]
+                share = share * (len(at) // len(share))
+                axes.plot(at, share, color=colour, linewidth=width, linestyle=style)
     title = f"{source or 'all sources'}: {compact(everything.documents)} documents"
     axes.set_title(title, fontsize=9, color=INK, loc="left", fontweight="normal" if source else "bold")
     axes.grid(color="#e8e8e8", linewidth=0.7)

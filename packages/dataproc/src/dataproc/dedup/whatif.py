@@ -126,7 +126,7 @@ def parse_thresholds(spec: str) -> tuple[float, ...]:
             if step <= 0 or last < first or (last - first) / step >= MAX_THRESHOLDS:
                 raise ValueError
             parts = [first + step * i for i in range(int((last - first) / step) + 1)]
-        if len(parts) > MAX_THRESHOLDS or not all(0 < part < 1 for part in parts):
+        if len(parts) > MAX_THRESHOLDS or not all(0 < float(part) < 1 for part in parts):
             raise ValueError
     except (InvalidOperation, ValueError):
         raise InputError(
@@ -183,14 +183,15 @@ def _bands(given: tuple[int, int] | None, lowest: float, permutations: int) -> B
 
 
 def whatif(asked: Asked, *, workers: Workers, scratch: Path) -> WhatIf:
-    """The answer. scratch: a directory for its files; a killed call leaves them there, and the next takes them up."""
+    """The answer. scratch: a directory for its files; a killed call leaves them there, and the next takes them up. A
+    second call at the same time waits.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
     directory = scratch / f"whatif-{short(asked.fingerprint)}"
     with locked(directory.with_suffix(".lock")):
         directory.mkdir(exist_ok=True)
         answer = _answer(asked, workers, start(directory))
         shutil.rmtree(directory)
-    directory.with_suffix(".lock").unlink(missing_ok=True)
     return answer
 
 
