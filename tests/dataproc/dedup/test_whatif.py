@@ -275,7 +275,19 @@ def test_thresholds_are_the_numbers_of_a_recipe() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    ["", "0.5:0.95", "0.9:0.5:0.1", "0.5:0.9:0", "0:0.9:0.1", "0.5,1", "a:b:c", "nan", "0.1:0.9:0.00001", "1e-999"],
+    [
+        "",
+        "0.5:0.95",
+        "0.9:0.5:0.1",
+        "0.5:0.9:0",
+        "0:0.9:0.1",
+        "0.5,1",
+        "a:b:c",
+        "nan",
+        "0.1:0.9:0.00001",
+        "1e-999",
+        "0.5:0.9:1e-999999999",
+    ],
 )
 def test_a_bad_list_of_thresholds_is_refused(spec: str) -> None:
     with pytest.raises(InputError, match=r"--thresholds .*0\.5:0\.95:0\.05"):

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Compiled into the kernels below: after a change in one of these two files touch this one too, or numba goes
-# on using its cached copy.
+# Compiled into the kernels below: after a change in jaccard.py, spanning.py or the constants of scoped.py touch this
+# file too, or numba goes on using its cached copy.
 from dataproc.dedup.jaccard import equal_minima, shared_count, sketch_bounds
 from dataproc.dedup.kernel import I64, kernel
 from dataproc.dedup.pairs import Evidence

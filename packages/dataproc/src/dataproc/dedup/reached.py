@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dataproc.dedup.shingles import HASH
-from dataproc.dedup.sign import SCHEME
+from dataproc.dedup.sign import SCHEME, STAGE
 from dataproc.recipe import Dedup, KeepKey
 from manifest.artifact import Opened, open_artifact, read_manifest, resolve
 from manifest.errors import InputError, NotAnArtifact, WrongArtifact
@@ -176,11 +176,16 @@ def _check_alike(signatures: Sequence[Found]) -> None:
                 f"has {theirs}; build both with the same dedup.unit, ngram and permutations, by the same Winnow"
             )
     made = tuple(signatures[0].manifest.config.get(key) for key in ("scheme", "hash"))
-    if made != (SCHEME, HASH):
+    if (_stage(signatures[0]), *made) != (STAGE, SCHEME, HASH):
         raise InputError(
-            f"{signatures[0].title} was signed with {made[0]}, {made[1]}; this Winnow compares {SCHEME}, {HASH}. "
-            "Run dataproc build again: it signs the documents anew"
+            f"{signatures[0].title} was made by {_stage(signatures[0])} with {made[0]}, {made[1]}; this Winnow reads "
+            f"{STAGE} with {SCHEME}, {HASH}. Run dataproc build again: it signs the documents anew"
         )
+
+
+def _stage(item: Found) -> str:
+    assert isinstance(item.manifest, Artifact)
+    return item.manifest.stage
 
 
 def _tokens_per_byte(reached: Reached, by_id: Mapping[str, Found]) -> Iterator[tuple[str, float]]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 
 from dataproc.dedup.bands import Bands, verified_bands
@@ -29,9 +29,10 @@ from dataproc.dedup.evidence import gather_evidence
 from dataproc.dedup.group import Group, Matching, shard_pairs, write_pairs
 from dataproc.dedup.group_levels import Compared, level_all
 from dataproc.dedup.identical import link_identical
+from dataproc.dedup.kernel import I64
 from dataproc.dedup.links import BUCKET_CAP
 from dataproc.dedup.reached import Source, keep_order, opened, reach, sources_of
-from dataproc.dedup.scoped import find_holders
+from dataproc.dedup.scoped import Holders, find_holders
 from dataproc.dedup.shingles import Shingling
 from dataproc.dedup.survivors import Left, characters_of, left_in_all, survivors
 from dataproc.dedup.tokens import TokenRate, token_rates
@@ -102,7 +103,12 @@ class Asked:
     keep: tuple[KeepKey, ...]
 
     @property
+    def names(self) -> list[str]:
+        return [source.name for source in self.sources]
+
+    @property
     def fingerprint(self) -> str:
+        """Of what the scratch files depend on."""
         return digest_of(
             {
                 "stage": STAGE,
@@ -128,7 +134,7 @@ def parse_thresholds(spec: str) -> tuple[float, ...]:
             parts = [first + step * i for i in range(int((last - first) / step) + 1)]
         if len(parts) > MAX_THRESHOLDS or not all(0 < float(part) < 1 for part in parts):
             raise ValueError
-    except (InvalidOperation, ValueError):
+    except (ArithmeticError, ValueError):  # the former from Decimal
         raise InputError(
             f"--thresholds {spec}: expected first:last:step such as 0.5:0.95:0.05, or a list such as 0.7,0.8, of at "
             f"most {MAX_THRESHOLDS} thresholds above 0 and below 1"
@@ -153,11 +159,12 @@ def ask(
     bands: tuple[int, int] | None = None,
     keep: tuple[KeepKey, ...] | None = None,
 ) -> Asked:
-    """What is to be found out. thresholds: ascending. bands, keep: those given, or the lowest threshold's and the
-    build's. Raises InputError if the artifacts lead to no signatures, or to ones that do not compare.
+    """What is to be found out. bands, keep: those given, or the lowest threshold's and the build's. Raises InputError
+    if the artifacts lead to no signatures, or to ones that do not compare.
     """
     reached = reach(artifacts)
     sources = tuple(sources_of(reached))
+    thresholds = sorted(set(thresholds))
     config = sources[0].signatures.manifest.config
     return Asked(
         sources,
@@ -200,21 +207,11 @@ def _answer(asked: Asked, workers: Workers, draft: Draft) -> WhatIf:
     link_identical(group, workers=workers, draft=draft)
     find_candidates(group, workers=workers, draft=draft)
     gather_evidence(group, workers=workers, draft=draft)
-    names = [source.name for source in asked.sources]
-    holders = find_holders(group, names)
+    holders = find_holders(group, asked.names)
     forest_N2, compared = level_all(group, asked.thresholds, holders, workers=workers, draft=draft)
-    characters = characters_of(group)
-    everything = left_in_all(group, names, characters)
-    rates = token_rates(asked.sources, everything.characters.tolist())
-    levels = survivors(
-        group, holders, forest_N2, characters, levels=len(asked.thresholds), sources=names, keep=asked.keep
-    )
-    points: list[Point] = []
-    for threshold, (local, all_together) in zip(asked.thresholds, levels, strict=True):
-        scopes: list[tuple[Scope, Left]] = [("none", everything), ("local", local), ("global", all_together)]
-        points += [_point(threshold, scope, left, rates) for scope, left in scopes]
+    rates, points = _points(asked, group, holders, forest_N2)
     return WhatIf(
-        sources=tuple(names),
+        sources=tuple(asked.names),
         thresholds=asked.thresholds,
         keep=asked.keep,
         unit=asked.shingling.unit,
@@ -244,6 +241,20 @@ def _group(asked: Asked, draft: Draft) -> Group:
     matching = Matching(asked.shingling, asked.permutations, asked.bands, asked.thresholds[0], verified=True)
     rows = sum(pair.rows for pair in pairs)
     return Group(draft.scratch, rows, matching, partitions=max(1, -(-rows // ROWS_PER_PARTITION)))
+
+
+def _points(asked: Asked, group: Group, holders: Holders, forest_N2: I64) -> tuple[dict[str, TokenRate], list[Point]]:
+    characters = characters_of(group)
+    everything = left_in_all(group, asked.names, characters)
+    rates = token_rates(asked.sources, everything.characters.tolist())
+    levels = survivors(
+        group, holders, forest_N2, characters, levels=len(asked.thresholds), sources=asked.names, keep=asked.keep
+    )
+    points: list[Point] = []
+    for threshold, (local, all_together) in zip(asked.thresholds, levels, strict=True):
+        scopes: list[tuple[Scope, Left]] = [("none", everything), ("local", local), ("global", all_together)]
+        points += [_point(threshold, scope, left, rates) for scope, left in scopes]
+    return rates, points
 
 
 def _point(threshold: float, scope: Scope, left: Left, rates: dict[str, TokenRate]) -> Point:
