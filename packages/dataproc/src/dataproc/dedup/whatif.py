@@ -34,7 +34,7 @@ from dataproc.dedup.links import BUCKET_CAP
 from dataproc.dedup.reached import Source, keep_order, opened, reach, sources_of
 from dataproc.dedup.scoped import Holders, find_holders
 from dataproc.dedup.shingles import Shingling
-from dataproc.dedup.survivors import Left, characters_of, left_in_all, survivors
+from dataproc.dedup.kept import Left, characters_of, left_in_all, survivors
 from dataproc.dedup.tokens import TokenRate, token_rates
 from dataproc.recipe import KeepKey, Scope
 from dataproc.stage import Draft, shard_files, start
