@@ -1,0 +1,71 @@
+"""dataproc build: a recipe and raw files → a mixture, or what comes before it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+from dataproc import progress
+from dataproc.commands.flags import Commands, add_workers, memory_of
+from manifest.artifact import Opened
+from manifest.errors import RecipeError
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    build = commands.add_parser(
+        "build",
+        help="build a mixture (or stop earlier) from a recipe and raw files",
+        description="Builds what a recipe says and prints the path of what was published. The same command again "
+        "re-uses what is there and continues what was stopped.",
+        epilog="example: dataproc build recipes/demo/data.yaml --raw raw --out store --workers local:2",
+    )
+    build.add_argument("recipe", help="a data recipe (YAML)")
+    build.add_argument("--raw", required=True, help="directory or URI that the recipe's files are relative to")
+    build.add_argument("--out", required=True, help="the store: a directory or s3://bucket/prefix")
+    add_workers(build)
+    build.add_argument("--until", metavar="STAGE", default="mixtures", help="stop after a stage: documents … mixtures")
+    build.add_argument(
+        "--override",
+        metavar="GATE=REASON",
+        action="append",
+        default=[],
+        help="let a gate of the recipe pass, for a reason that is written into the mixture; may be repeated",
+    )
+    build.add_argument("--dry-run", action="store_true", help="say what would be built and re-used; build nothing")
+    build.set_defaults(run=_build)
+
+
+def _build(arguments: argparse.Namespace) -> None:
+    from dataproc.estimate import estimate, lines
+    from dataproc.pipeline import STAGES, Pipeline
+    from dataproc.recipe import read
+    from dataproc.report import show
+    from dataproc.stage import Build
+    from dataproc.workers import Serial, open_workers
+    from manifest.fields import nearest
+    from manifest.store import open_store
+
+    if arguments.until not in STAGES:
+        raise RecipeError(f"--until {arguments.until}: no such stage{nearest(arguments.until, list(STAGES))}")
+    recipe = read(arguments.recipe, override=dict(_reasons(arguments.override)))
+    store = open_store(arguments.out)
+    if arguments.dry_run:
+        for line in lines(estimate(recipe, arguments.raw)):
+            progress.say(line)
+        Pipeline(recipe, arguments.raw, Build(store, Serial(), dry=True), arguments.until).run()
+        progress.say("dry run: nothing was built")
+        return
+    with open_workers(arguments.workers, memory_of(arguments)) as workers:
+        published = Pipeline(recipe, arguments.raw, Build(store, workers), arguments.until).run()
+    for item in published:
+        assert isinstance(item, Opened)
+        show(item)
+        print(item.uri)
+
+
+def _reasons(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for override in overrides:
+        gate, equals, reason = override.partition("=")
+        if not equals or not reason.strip():
+            raise RecipeError(f"--override {override}: expected GATE=REASON, such as max_cluster='copies of a licence'")
+        yield gate, reason
