@@ -103,7 +103,7 @@ def test_a_wrong_field_is_named(tmp_path: Path, found: str, wrong: str, said: li
         ("{scope: globl}", ["'dedup.scope'", "'global', 'local' or 'none'", "globl"]),
         ("{preset: slimpyjama}", ["'dedup.preset'", "'exact' or 'slimpajama'", "slimpyjama"]),
         ("{verify: perhaps}", ["'dedup.verify'", "'exact' or 'none'", "perhaps"]),
-        ("{keep: [{highest: score, lowest: score}, id]}", ["{highest: FIELD} or {lowest: FIELD}"]),
+        ("{keep: [{highest: score, lowest: score}, id]}", ["'dedup.keep.0'", "{highest: FIELD} or {lowest: FIELD}"]),
         ("{keep: [{highest: score}, {highest: score}, id]}", ["'dedup'", "each key once"]),
         ("{gates: {override: {max_clusters: x}}}", ["dedup.gates.override", "max_clusters"]),
         ("{gates: {override: {max_cluster: ' '}}}", ["dedup.gates.override.max_cluster", "at least 1 character"]),

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from dataproc.dedup.bands import Bands, optimal_bands, verified_bands
-from dataproc.dedup.keep import ByField
+from dataproc.dedup.keep import PLAIN, Key
 from manifest.errors import RecipeError
 from manifest.fields import Count, RecipeModel, parse_count, validate
 
@@ -108,7 +108,7 @@ class Dedup(RecipeModel):
     threshold: float = Field(0.8, gt=0, lt=1)
     verify: Literal["exact", "none"] = "exact"
     bands: tuple[int, int] | None = None
-    keep: tuple[Literal["source_order", "longest", "id"] | ByField, ...] = ("source_order", "longest", "id")
+    keep: tuple[Key, ...] = PLAIN
     gates: Gates = Gates()
 
     @model_validator(mode="before")

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import polars as pl
-from pydantic import model_validator
+from pydantic import BeforeValidator
 
 from manifest.fields import RecipeModel
 
@@ -22,16 +23,10 @@ PLAIN = ("source_order", "longest", "id")
 
 
 class ByField(RecipeModel):
-    """A key over a number in the documents' metadata, such as a quality score."""
+    """A key over a number in the documents' metadata, such as a quality score: one of the two."""
 
     highest: str | None = None
     lowest: str | None = None
-
-    @model_validator(mode="after")
-    def _one_of(self) -> ByField:
-        if (self.highest is None) == (self.lowest is None):
-            raise ValueError("a key by metadata is {highest: FIELD} or {lowest: FIELD}")
-        return self
 
     @property
     def field(self) -> str:
@@ -43,7 +38,19 @@ class ByField(RecipeModel):
         return f"highest {self.field}" if self.highest is not None else f"lowest {self.field}"
 
 
-Key = str | ByField
+def _as_key(value: object) -> object:
+    """A key as the recipe has it. Raises ValueError."""
+    if isinstance(value, ByField) or value in PLAIN:
+        return value
+    if isinstance(value, dict) and len(value) == 1 and set(value) <= {"highest", "lowest"}:
+        ((direction, name),) = value.items()
+        if isinstance(name, str) and name:
+            return ByField(**{direction: name})
+    raise ValueError(f"a key is {', '.join(PLAIN)}, {{highest: FIELD}} or {{lowest: FIELD}}")
+
+
+Key = Annotated[str | ByField, BeforeValidator(_as_key)]
+"""A key of a keep order."""
 
 
 def fields_of(keep: Sequence[Key]) -> list[str]:
