@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from manifest.errors import CorruptArtifact
 from manifest.identity import digest_of
@@ -144,6 +146,22 @@ def rows_of(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read(columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def rows_at(path: Path, rows: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+    """Some rows of a shard, ascending. Only the row groups that hold them are read. Raises CorruptArtifact."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            ends = np.cumsum(np.array(sizes, np.int64))
+            tables = [file.schema_arrow.empty_table().select(list(columns))]
+            group_of = np.searchsorted(ends, rows, "right")
+            for group in np.unique(group_of):
+                inside = rows[group_of == group] - (ends[group] - sizes[group])
+                tables.append(file.read_row_group(group, list(columns)).take(pa.array(inside)))
+            return pa.concat_tables(tables)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
 
