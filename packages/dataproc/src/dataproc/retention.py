@@ -22,8 +22,8 @@ def retention(
 ) -> dict[str, Any]:
     """{"sources": {source: counts of documents at every stage, tokens}}.
 
-    A document is counted once: unreadable, short, duplicate (within its source or of another), held out (or near a
-    held-out one), or kept.
+    A document is counted once: unreadable, short, tombstoned (named only where there are any), duplicate (within its
+    source or of another), held out (or near a held-out one), or kept.
     """
     removed = _removed(ledgers)
     held = summary_of(heldout)["sources"] if heldout else {}
@@ -45,6 +45,7 @@ def _row(
         "records": normal["records"],
         "unreadable": normal["unreadable"],
         "short": normal["short"],
+        **({"tombstoned": normal["tombstoned"]} if "tombstoned" in normal else {}),
         "duplicates_within": duplicates["within"],
         "duplicates_across": duplicates["across"],
         "heldout": held.get(name, {"heldout": 0})["heldout"],
