@@ -8,6 +8,7 @@ import sys
 from functools import partial
 
 from dataproc import progress
+from dataproc.dedup.index.command import index_parser
 from manifest.artifact import Opened
 from manifest.errors import RecipeError, run_command
 
@@ -23,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _build_parser(commands)
     _gather_parser(commands)
+    index_parser(commands)
     return parser
 
 
