@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from dataproc.dedup.stones import NO_STONES, Stones
 from dataproc.pipeline import Pipeline
 from dataproc.recipe import DataRecipe
 from dataproc.stage import Build
@@ -158,9 +159,10 @@ def build() -> Callable[..., Built]:
         *,
         until: str = "mixtures",
         dry: bool = False,
+        without: Stones = NO_STONES,
     ) -> Built:
         local = LocalStore(store)
-        made = Pipeline(recipe, str(raw), Build(local, workers or Serial(), dry=dry), until).run()
+        made = Pipeline(recipe, str(raw), Build(local, workers or Serial(), dry=dry), until, without).run()
         return Built([item for item in made if isinstance(item, Opened)], local)
 
     return run

@@ -7,6 +7,7 @@ import sys
 from functools import partial
 
 from dataproc.commands import build, gather, overlap, synth, whatif
+from dataproc.dedup.index.command import index_parser
 from manifest.errors import run_command
 
 
@@ -21,6 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (build, overlap, whatif, gather, synth):
         command.add(commands)
+    index_parser(commands)
     return parser
 
 

@@ -180,6 +180,12 @@ def rows_of(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         raise _damaged(path, error) from error
 
 
+def rows_at(path: Path, rows: npt.NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+    """Some rows of a shard, ascending, as one table. Raises CorruptArtifact."""
+    found = list(picked(path, columns, rows))
+    return pa.Table.from_batches(found) if found else rows_of(path, columns).slice(0, 0)
+
+
 def frame_of(paths: Sequence[Path], schema: pl.Schema) -> pl.DataFrame:
     """Some columns of several shards, end to end. Raises CorruptArtifact."""
     tables = (pl.DataFrame(pl.from_arrow(rows_of(path, list(schema)))) for path in paths)

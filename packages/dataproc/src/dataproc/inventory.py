@@ -57,10 +57,14 @@ def listing_key(recipe: DataRecipe, files: dict[str, list[RawFile]], until: str)
     return digest_of({"recipe": recipe.model_dump(mode="json"), "files": keys, "until": until})
 
 
-def build_identity(recipe: DataRecipe, files: dict[str, list[RawFile]], until: str) -> str:
-    """The digest of what makes a build that build: the recipe and the content of its raw files, wherever they lie."""
+def build_identity(recipe: DataRecipe, files: dict[str, list[RawFile]], until: str, without: str = "") -> str:
+    """The digest of what makes a build that build: the recipe and the content of its raw files, wherever they lie.
+
+    without: the digest of its tombstones, if it has any.
+    """
     content = {name: [(file.path, file.sha256) for file in found] for name, found in files.items()}
-    return digest_of({"recipe": recipe.model_dump(mode="json"), "files": content, "until": until})
+    tombstones = {"without": without} if without else {}
+    return digest_of({"recipe": recipe.model_dump(mode="json"), "files": content, "until": until, **tombstones})
 
 
 class Hashed(Model):

@@ -3,6 +3,8 @@
 normalize ─► sign ─► cluster (per group) ─► keep (ledger) ─┐
     │                └► global clusters ─► holdout ────────┼─► dedupe ─► tokenizer ─► tokenize ─► mix
     └──────────────────────────────────────────────────────┘
+
+Given tombstones, what comes after `sign` sees no document that falls under one (dedup/removal.py).
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from dataproc import mix, normalize, tokenize, vocab
-from dataproc.dedup import cluster, dedupe, holdout, holdout_position, ledger, sign
+from dataproc.dedup import cluster, dedupe, holdout, holdout_position, ledger, removal, sign
 from dataproc.dedup.group import Matching
 from dataproc.dedup.links import BUCKET_CAP
 from dataproc.dedup.shingles import HASH, Shingling
+from dataproc.dedup.stones import NO_STONES, Stones
 from dataproc.gates import Gatekeeper
 from dataproc.identifiers import unique_ids
 from dataproc.inventory import build_identity, inventory
@@ -53,6 +56,7 @@ class Pipeline:
     raw: str
     build: Build
     until: str = "mixtures"
+    stones: Stones = NO_STONES
 
     def __post_init__(self) -> None:
         self.gates = Gatekeeper(self.recipe.dedup.gates)
@@ -60,7 +64,8 @@ class Pipeline:
     def plan(self) -> Inventory:
         """Lists and hashes the raw files. Raises DataError if a source has none, InputError if `raw` does not open."""
         files = inventory(self.recipe, self.raw, self.build)
-        return Inventory(files, build_identity(self.recipe, files, self.until))
+        without = self.stones.digest if self.stones else ""
+        return Inventory(files, build_identity(self.recipe, files, self.until, without))
 
     def run(self, planned: Inventory | None = None) -> list[Opened | Planned]:
         """Builds up to `until` and returns what that stage published. Raises InputError for wrong input."""
@@ -68,9 +73,10 @@ class Pipeline:
         documents = {name: self._documents(name, found) for name, found in files.items()}
         if self.until == "documents":
             return list(documents.values())
-        signatures = {name: self._signatures(name, documents[name]) for name in documents} if self._dedups else {}
+        signatures = {name: self._signatures(name, documents[name]) for name in documents} if self._signs else {}
         if self.until == "signatures":
             return list(signatures.values())
+        documents, signatures = self._without(documents, signatures)
         clusters = self._all_clusters(documents, signatures)
         if self.until == "clusters":
             return list(clusters.values())
@@ -111,9 +117,10 @@ class Pipeline:
     # ---- what each stage is asked
 
     @property
-    def _dedups(self) -> bool:
-        """Whether signatures are needed: to remove near-duplicates, or to hold out whole clusters."""
-        return self.recipe.dedup.scope != "none" or self.recipe.holds_out_by == "cluster"
+    def _signs(self) -> bool:
+        """Whether signatures are needed: to remove near-duplicates, to hold out whole clusters, or to find texts."""
+        dedups = self.recipe.dedup.scope != "none" or self.recipe.holds_out_by == "cluster"
+        return dedups or bool(self.stones.texts)
 
     @property
     def _shingling(self) -> Shingling:
@@ -132,6 +139,12 @@ class Pipeline:
     def _keep(self) -> list[Any]:
         """The keep order in a stage's config."""
         return [key if isinstance(key, str) else key.name for key in self.recipe.dedup.keep]
+
+    @property
+    def _matching(self) -> Matching:
+        dedup = self.recipe.dedup
+        verified = dedup.verify == "exact"
+        return Matching(self._shingling, dedup.permutations, dedup.banding, dedup.threshold, verified)
 
     def _groups(self) -> dict[str, list[str]]:
         """The groups in which near-duplicates are removed: name → sources."""
@@ -185,6 +198,18 @@ class Pipeline:
         config = {**self._shingles, "permutations": dedup.permutations, "scheme": sign.SCHEME, "hash": HASH}
         return self.build.make(Request("signatures", name, sign.STAGE, config, {"documents": documents}), make)
 
+    def _without(self, documents: Artifacts, signatures: Artifacts) -> tuple[Artifacts, Artifacts]:
+        """The sources without what falls under the tombstones, as if the raw files had never held it."""
+        if not self.stones:
+            return documents, signatures
+        sources = [
+            removal.Source(name, item, signatures.get(name), content_ids=self.recipe.sources[name].id is None)
+            for name, item in documents.items()
+        ]
+        left = removal.without(sources, self.stones, self._matching, self.build)
+        signed = {source.name: source.signatures for source in left if source.signatures is not None}
+        return {source.name: source.documents for source in left}, signed
+
     def _all_clusters(self, documents: Artifacts, signatures: Artifacts) -> Artifacts:
         groups = self._groups()
         if self.recipe.holds_out_by == "cluster":
@@ -205,7 +230,7 @@ class Pipeline:
             ]
             made = cluster.cluster(
                 sources,
-                Matching(self._shingling, dedup.permutations, bands, dedup.threshold, verified=dedup.verify == "exact"),
+                self._matching,
                 workers=self.build.workers,
                 draft=draft,
             )

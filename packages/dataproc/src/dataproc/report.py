@@ -19,6 +19,7 @@ COLUMNS = (
     ("documents\nin", "records"),
     ("un-\nreadable", "unreadable"),
     ("short", "short"),
+    ("tomb-\nstoned", "tombstoned"),
     ("duplicate\nwithin", "duplicates_within"),
     ("duplicate\nacross", "duplicates_across"),
     ("held\nout", "heldout"),
@@ -68,12 +69,12 @@ def _share(sampled: Mapping[str, Any]) -> str:
 
 def table(sources: Mapping[str, Mapping[str, int]]) -> Table:
     """The retention of every source, and their sum; columns that are seldom needed only where they are."""
-    seldom = ("unreadable", "near_heldout")
-    shown = [c for c in COLUMNS if c[1] not in seldom or any(row[c[1]] for row in sources.values())]
+    seldom = ("unreadable", "tombstoned", "near_heldout")
+    shown = [c for c in COLUMNS if c[1] not in seldom or any(row.get(c[1]) for row in sources.values())]
     made = Table(box=None, pad_edge=False, header_style="bold", footer_style="bold", show_footer=True)
     for title, key in shown:
-        total = "total" if key == "source" else f"{sum(row[key] for row in sources.values()):,}"
+        total = "total" if key == "source" else f"{sum(row.get(key, 0) for row in sources.values()):,}"
         made.add_column(title, footer=total, justify="left" if key == "source" else "right", vertical="bottom")
     for name, row in sources.items():
-        made.add_row(name, *(f"{row[key]:,}" for _, key in shown[1:]))
+        made.add_row(name, *(f"{row.get(key, 0):,}" for _, key in shown[1:]))
     return made

@@ -22,8 +22,9 @@ def retention(
 ) -> dict[str, Any]:
     """{"sources": {source: counts of documents at every stage, tokens}}.
 
-    A document is counted once: unreadable, short, duplicate (within its source or of another), held out (or near a
-    held-out one), or kept. Where short documents take part in dedup, those that it removed count as duplicates.
+    A document is counted once: unreadable, short, tombstoned (named only where there are any), duplicate (within its
+    source or of another), held out (or near a held-out one), or kept. Where short documents take part in dedup, those
+    that it removed count as duplicates.
     """
     removed = _removed(ledgers)
     held = summary_of(heldout)["sources"] if heldout else {}
@@ -56,6 +57,7 @@ def _row(
         "records": normal["records"],
         "unreadable": normal["unreadable"],
         "short": normal["short"] + kept["short"],
+        **({"tombstoned": normal["tombstoned"]} if "tombstoned" in normal else {}),
         "duplicates_within": duplicates["within"],
         "duplicates_across": duplicates["across"],
         "heldout": held.get(name, {"heldout": 0})["heldout"],

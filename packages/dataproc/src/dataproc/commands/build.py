@@ -31,11 +31,20 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         default=[],
         help="let a gate of the recipe pass, for a reason that is written into the mixture; may be repeated",
     )
+    build.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="TOMBSTONES",
+        help="leave out what these name: a JSONL file of {document: id} and {text: text}, or what `index remove` "
+        "printed; may be repeated",
+    )
     build.add_argument("--dry-run", action="store_true", help="say what would be built and re-used; build nothing")
     build.set_defaults(run=_build)
 
 
 def _build(arguments: argparse.Namespace) -> None:
+    from dataproc.dedup import removal, stones
     from dataproc.estimate import estimate, lines
     from dataproc.pipeline import STAGES, Pipeline
     from dataproc.recipe import read
@@ -49,14 +58,17 @@ def _build(arguments: argparse.Namespace) -> None:
         raise RecipeError(f"--until {arguments.until}: no such stage{nearest(arguments.until, list(STAGES))}")
     recipe = read(arguments.recipe, override=dict(_reasons(arguments.override)))
     store = open_store(arguments.out)
+    left_out = stones.Stones.of([stone for path in arguments.without for stone in stones.read(path)])
     if arguments.dry_run:
         for line in lines(estimate(recipe, arguments.raw)):
             progress.say(line)
-        Pipeline(recipe, arguments.raw, Build(store, Serial(), dry=True), arguments.until).run()
+        Pipeline(recipe, arguments.raw, Build(store, Serial(), dry=True), arguments.until, left_out).run()
+        if left_out:
+            progress.say(removal.consequences(trains_tokenizer=recipe.tokenizer.train is not None))
         progress.say("dry run: nothing was built")
         return
     with open_workers(arguments.workers, memory_of(arguments)) as workers:
-        published = Pipeline(recipe, arguments.raw, Build(store, workers), arguments.until).run()
+        published = Pipeline(recipe, arguments.raw, Build(store, workers), arguments.until, left_out).run()
     for item in published:
         assert isinstance(item, Opened)
         show(item)

@@ -68,6 +68,12 @@ def link_all(group: Group, *, workers: Workers, draft: Draft) -> tuple[NDArray[n
     return parent, total
 
 
+def edges_of(group: Group) -> NDArray[np.int64]:
+    """The verified links that `link_all` made, (E, 2) by the candidates' places: a forest."""
+    files = sorted(group.scratch.glob("edges-*.npy"))
+    return np.concatenate([np.zeros((0, 2), np.int64), *(np.load(file) for file in files)])
+
+
 def _link(partition: int, *, group: Group, number: int, bands: tuple[int, ...]) -> Linked:
     """One task: the edges of a partition."""
     evidence = evidence_of(group, CANDIDATES)
