@@ -31,7 +31,20 @@ KINDS = characters().kinds
 NAMED = [chr(code) for code in np.flatnonzero(KINDS) if not 0xD800 <= code < 0xE000]
 PLAIN = [chr(code) for code in np.flatnonzero(KINDS == 0) if not 0xD800 <= code < 0xE000]
 FRAGMENTS = [
-    *("&amp;", "&lt", "&#xd800;", "&#10;", "&EACUTE;", "&", "&amp;amp;", "&ａｍｐ;", "＆amp;", "&\x00amp;", "<b>", "＜"),
+    *(
+        "&amp;",
+        "&lt",
+        "&#xd800;",
+        "&#10;",
+        "&EACUTE;",
+        "&",
+        "&amp;amp;",
+        "&ａｍｐ;",
+        "＆amp;",
+        "&\x00amp;",
+        "<b>",
+        "＜",
+    ),
     *("\r", "\r\n", "\n", "\r\r\n", "\u2028", "\x85", "\x1b[31m", "\x7f", "\ufeff", "\x00", "\t", "\x0c"),
     *("é", "e\u0301", "\u0301\u0316", "\u0316\u0301", "\u0651\u064e", "\u1100\u1161\u11a8", "ﾊﾞ", "ﾡￂ", "Å", "K", "क़"),
     *("“", "”", "’", "ʼ", "ŉ", "ﬁ", "Ǆ", "ﬅ", "Ａ", "　", "￣", "，", "ｶ", "«", "»", "–", "…", "œ ", "Œ", "Â ", "Ã "),
@@ -148,7 +161,7 @@ def of_kind(kind: int) -> set[int]:
 
 
 def test_whatever_ftfy_may_call_mojibake_is_suspicious() -> None:
-    """Each alternative of its pattern holds an ALONE character, or two neighbours of which either makes the other so."""
+    """Each alternative of its pattern holds an ALONE character, or two neighbours that are suspicious together."""
     alone, named = of_kind(ALONE), of_kind(MOJIBAKE) | of_kind(LETTER)
     for alternative in branches():
         elements = [codes(*element) for element in alternative]
@@ -175,6 +188,8 @@ def test_lines_of_real_text_are_repaired_as_by_ftfy() -> None:
     for directory in sorted(path for path in Path(root.uri).iterdir() if path.is_dir()):
         files = root.files(directory.name, Source(files=(f"{directory.name}/*",)))
         texts = (str(record["text"]) for file in files for _, record in records(file) if isinstance(record, dict))
-        lines = [line for text in texts for line in random.Random(len(text)).choices(text.splitlines(True) or [""], k=3)]
+        lines = [
+            line for text in texts for line in random.Random(len(text)).choices(text.splitlines(True) or [""], k=3)
+        ]
         odd = [line for line in lines if not line.isascii() or "&" in line][:1500]
         assert repaired(odd) == by_ftfy(odd)
