@@ -6,9 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dataproc import raw
+from dataproc.identifiers import content_ids
 from manifest.errors import DataError
 from manifest.identity import content_id
 
@@ -24,6 +28,12 @@ def documents(tmp_path: Path, write_jsonl: Make, recipe: Make, build: Make) -> M
         return build(made, tmp_path / "raw", tmp_path / "store", until="documents")
 
     return run
+
+
+@given(st.lists(st.text(), max_size=4), st.integers(0, 4))
+def test_ids_of_content_are_made_row_by_row(texts: list[str], start: int) -> None:
+    rows = pa.array(texts, pa.large_string()).slice(start)
+    assert content_ids("a", rows).to_pylist() == [content_id("a", text) for text in texts[start:]]
 
 
 def test_an_id_that_occurs_twice_is_an_error_that_names_it(documents: Make) -> None:

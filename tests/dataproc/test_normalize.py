@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import string
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 
 from dataproc import normalize
 from manifest.errors import DataError
+from manifest.identity import content_id
 
 Write = Callable[..., Path]
 Make = Callable[..., Any]
@@ -159,3 +162,51 @@ def test_batches_are_no_part_of_what_comes_out(
     (tmp_path / "store").rename(tmp_path / "first")
     single = documents({"x.jsonl": b"\n".join(lines)}, clean={"max_unreadable": 1})
     assert single.id == whole.id
+
+
+# ---- the whole stage against its plain form
+
+PIECES = [
+    *("word ", "It&#39;s ", "“quoted” ", "&amp; ", "<b>", "\n", "\r\n", "\x00", "\ufeff", "e\u0301", "é ", "â€™", "Ã©"),
+    *("слово ", "«В» ", "漢字，", "...", "!?", "   ", "\U0001f600"),
+]
+
+
+def some_texts(count: int) -> list[str]:
+    chosen = random.Random(3)
+    return ["".join(chosen.choices(PIECES, k=chosen.randint(0, 24))) for _ in range(count)]
+
+
+def plainly(texts: list[str], min_chars: int) -> list[dict[str, str]]:
+    """The documents of texts without ids, each with a field `n`."""
+    fixed = ((n, ftfy.fix_text(text, normalization="NFC")) for n, text in enumerate(texts))
+    kept = [(n, text) for n, text in fixed if text and len(cleaned(text)) >= min_chars]
+    seen: Counter[str] = Counter()
+    rows = []
+    for n, text in kept:
+        identifier = content_id("a", text)
+        seen[identifier] += 1
+        copy = seen[identifier]
+        rows.append(
+            {
+                "id": identifier if copy == 1 else f"{identifier}.{copy}",
+                "text": text,
+                "source": "a",
+                "meta": f'{{"n":{n}}}',
+            }
+        )
+    return rows
+
+
+@pytest.mark.parametrize("min_chars", [0, 5, 20])
+@pytest.mark.parametrize("batch_bytes", [1, 500, 4_000_000])
+def test_documents_are_those_of_one_record_after_the_other(
+    documents: Make, monkeypatch: pytest.MonkeyPatch, min_chars: int, batch_bytes: int
+) -> None:
+    monkeypatch.setattr(normalize, "BATCH_BYTES", batch_bytes)
+    texts = some_texts(300)
+    lines = [json.dumps({"text": text, "n": n}, ensure_ascii=n % 2 == 0) for n, text in enumerate(texts)]
+    built = documents({"x.jsonl": "\n".join(lines).encode()}, clean={"min_chars": min_chars})
+    expected = plainly(texts, min_chars)
+    assert len(expected) > 50
+    assert built.rows("documents", "a") == expected

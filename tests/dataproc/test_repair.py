@@ -161,7 +161,7 @@ def of_kind(kind: int) -> set[int]:
 
 
 def test_whatever_ftfy_may_call_mojibake_is_suspicious() -> None:
-    """Each alternative of its pattern holds an ALONE character, or two neighbours of which either makes the other so."""
+    """Each alternative of its pattern holds an ALONE character, or two neighbours that are suspicious together."""
     alone, named = of_kind(ALONE), of_kind(MOJIBAKE) | of_kind(LETTER)
     for alternative in branches():
         elements = [codes(*element) for element in alternative]

@@ -45,6 +45,7 @@ ODD, ODD_UNTIL_HTML = 1, 2
 COMPOSING = 0xFF
 CODE_POINTS = 0x110000
 
+
 def _characters(*categories: str) -> str:
     return "".join(MOJIBAKE_CATEGORIES[name] for name in categories)
 
@@ -65,11 +66,11 @@ _VOWELS_AND_FINALS = (range(0x1161, 0x1176), range(0x11A8, 0x11C3))
 
 
 class Characters(NamedTuple):
-    """By code point: `kinds`; `order`, the canonical combining class or COMPOSING; `soft_row`, the row of `soft` or 0.
+    """By code point: its `kinds`; its `order`, the canonical combining class or COMPOSING; and its row of `soft`, or 0.
 
-    A row of `soft` holds the length of the replacement, then its UTF-8. By the first byte, `soft_first`: whether SOFT
-    characters begin so. By the first two, `odd`: whether one begins so that can make its segment need anything (LETTERs
-    and those of MOJIBAKE alone cannot), or, ODD_UNTIL_HTML, whether it is `&` or `<`, which mean nothing once there was a `<`.
+    A row of `soft` holds the length of the replacement, then its UTF-8. `soft_first`, by a byte: whether the UTF-8 of
+    SOFT characters begins so. `odd`, by two bytes: ODD where that of characters begins so that can make a segment need
+    anything (LETTERs and MOJIBAKE alone cannot), ODD_UNTIL_HTML for `&` and `<`, which mean nothing after a `<`.
     """
 
     kinds: U16
@@ -128,12 +129,12 @@ def _candidates() -> set[int]:
     """The characters that one of ftfy's steps can replace or delete, each by itself."""
     quotes = _codes(chardata.SINGLE_QUOTE_RE.pattern) | _codes(chardata.DOUBLE_QUOTE_RE.pattern)
     breaks = {ord(c) for c in "\r\u2028\u2029"}
-    tables = chardata.LIGATURES.keys() | chardata.WIDTH_MAP.keys() | chardata.CONTROL_CHARS.keys()
+    tables: set[int] = chardata.LIGATURES.keys() | chardata.WIDTH_MAP.keys() | chardata.CONTROL_CHARS.keys()
     return quotes | breaks | tables | _codes(chardata.C1_CONTROL_RE.pattern) | set(range(0xD800, 0xE000))
 
 
 def _alone(character: str) -> str:
-    """A character after ftfy's steps in their order, each taken once; "" for what has no UTF-8."""
+    """A character after ftfy's steps in their order, each taken once."""
     for step in CHARACTER_STEPS:
         character = step(character)
     return unicodedata.normalize("NFC", character)

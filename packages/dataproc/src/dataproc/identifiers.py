@@ -24,7 +24,7 @@ from manifest.record import Shard
 def content_ids(name: str, texts: pa.LargeStringArray) -> pa.StringArray:
     """`content_id` of each text of a source, without making strings of the texts."""
     rows = rows_of(texts)
-    data, ends = memoryview(rows.data), rows.offsets.tolist()
+    data, ends = rows.data.data, rows.offsets.tolist()
     hashes = (hashlib.blake2b(data[a:b], digest_size=16).hexdigest() for a, b in itertools.pairwise(ends))
     return pa.array([f"{name}/{content}" for content in hashes], pa.string())
 

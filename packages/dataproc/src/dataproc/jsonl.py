@@ -1,13 +1,13 @@
 """Blocks of JSON lines → the text of each line in one Arrow buffer, and what else its record holds.
 
 A scan finds the text of a line: the first string that follows `"<field>":`. It is unescaped straight into the buffer,
-and orjson parses only the rest of the line. That the place is right is proven for each line and not assumed. In the
-rest a placeholder stands for the text. If it comes out as the record's field, then it stands where the value of that
-field is (of several of that name the last), and a line that differs from a valid one by another valid string there
-is as valid. It has come out, and not an equal string from elsewhere, if nothing else in the rest can spell it: neither
-the character itself nor an escape. If there is either, a second placeholder has to come out as well.
+and orjson parses only the rest of the line. That the place is right is not assumed but proven, line by line. In the
+rest a placeholder stands for the text. If it comes out as the record's field, it stands where the value of that field
+does (of several of that name, the last), and a line with another valid string in its place is as valid.
+It is the placeholder that comes out, and not an equal string from elsewhere, if nothing else in the rest can spell it:
+neither its character nor an escape. If there is either, a second placeholder has to come out as well.
 
-Lines of any other kind are ODD: records.py reads those one by one, and says what is wrong with them.
+Lines of any other kind are ODD. rows.py reads those one by one, and says what is wrong with them.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _with(before: bytes, placeholder: str, after: bytes, field: str) -> dict[str
 
 
 def are_utf8(texts: pa.Array) -> bool:
-    """Whether all strings are what they should be."""
+    """Whether all strings of an array are valid."""
     try:
         pl.Series(texts.cast(pa.large_binary())).cast(pl.String)  # ten times as fast as Arrow's own check
     except pl.exceptions.ComputeError:
@@ -219,8 +219,9 @@ def _unescape(data: U8, at: int, tables: _Tables, out: U8, to: int) -> tuple[int
 
 @kernel
 def _copy_run(data: U8, stops: NDArray[np.bool_], out: U8) -> int:
-    """Copies up to the first byte that stops it, and returns how many that were. Counting from 0 makes it a third faster:
-    numba need not ask whether a place is counted from the end.
+    """Copies up to the first byte that stops it; returns how many that were.
+
+    Counting from 0 makes it a third faster: numba need not ask whether an index counts from the end.
     """
     for i in range(len(data)):
         byte = data[i]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -20,15 +19,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-import zstandard
 
+from dataproc.decompress import CHUNK_BYTES, decompressed
 from dataproc.recipe import Source
 from manifest.errors import DataError, InputError
 from manifest.record import Model
 
-CHUNK_BYTES = 1 << 20
-COMPRESSED_CHUNK_BYTES = 1 << 16  # gzip gives up to a thousand times as much
-ZSTD_WINDOW_BYTES = 1 << 31  # what `zstd --long=31` writes needs it
 PARQUET_ROWS = 256
 GROUP_BYTES = 16_000_000  # raw bytes per task, where a source is many small files
 LINES = (".jsonl", ".ndjson", ".json")
@@ -302,39 +298,9 @@ def chunks(file: RawFile) -> Iterator[bytes]:
     if not is_plain_text(file.path):
         _require_bytes(file)
     with open_bytes(file.uri) as stream:
-        if file.path.endswith(".gz"):
-            yield from _decompressed(stream, file, _gzip_member, (zlib.error,))
-        elif file.path.endswith(".zst"):
-            yield from _decompressed(stream, file, _zstd_frame, (zstandard.ZstdError,))
-        else:
-            while chunk := stream.read(CHUNK_BYTES):
-                yield chunk
+        yield from decompressed(stream, file.uri)
 
 
 def _require_bytes(file: RawFile) -> None:
     if file.bytes == 0:
         raise DataError(f"{file.uri} is empty (0 bytes); remove it, or write it again")
-
-
-def _gzip_member() -> Any:
-    return zlib.decompressobj(wbits=31)
-
-
-def _zstd_frame() -> Any:
-    return zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
-
-
-def _decompressed(stream: Any, file: RawFile, frame: Any, errors: tuple[type[Exception], ...]) -> Iterator[bytes]:
-    """The content of all frames, end to end. Raises DataError if the last is cut off, or one is not of the format."""
-    current = None
-    while chunk := stream.read(COMPRESSED_CHUNK_BYTES):
-        while chunk:
-            current = current or frame()
-            try:
-                yield current.decompress(chunk)
-            except errors as error:
-                raise DataError(f"{file.uri} is damaged or not what its name says ({error}); write it again") from error
-            chunk = current.unused_data if current.eof else b""
-            current = None if current.eof else current
-    if current is not None:
-        raise DataError(f"{file.uri} is cut off: its compressed data ends before its end mark; copy or write it again")

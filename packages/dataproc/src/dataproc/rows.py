@@ -50,7 +50,7 @@ class RecordError(Exception):
 
 
 def rows(file: RawFile, name: str, source: Source, size: int) -> Iterator[Rows]:
-    """The records of a file of a source, some `size` bytes of text at a time. Raises DataError as `raw.records` does."""
+    """The records of a file of a source, some `size` bytes at a time. Raises DataError as `raw.records` does."""
     if raw.is_plain_text(file.path):
         yield _Gathered(file, name, source.text, source.id).one_by_one(raw.records(file))
     elif raw.is_parquet(file.path):
@@ -238,8 +238,8 @@ def meta_json(value: dict[str, Any]) -> bytes:
         return canonical_json(value)  # a number over 64 bits, deep nesting, a key that is no string: it decides
 
 
-def _is_written_alike(value: dict[str, Any] | list[Any]) -> bool:
-    """Whether orjson writes the items as canonical JSON has them."""
+def _is_written_alike(value: Any) -> bool:
+    """Whether orjson writes the items of a dict or list as canonical JSON has them."""
     for item in value.values() if type(value) is dict else value:
         kind = type(item)
         if kind is dict or kind is list:
