@@ -98,7 +98,8 @@ def _settled(data: U8, start: int, stop: int) -> bytes:
     for first, end in spans[: 2 * found].reshape(-1, 2).tolist():
         parts += [data[at:first], _by_python(data[first:end])]
         at = end
-    return b"".join([*parts, data[at:stop]])
+    parts.append(data[at:stop])
+    return b"".join(parts)
 
 
 def _by_python(text: U8) -> bytes:
