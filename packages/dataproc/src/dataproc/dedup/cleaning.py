@@ -9,6 +9,7 @@ has another size in UTF-8. Python makes these NFC and lower first, then the kern
 import string
 import unicodedata
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ def character_counts(cleaned: pa.LargeStringArray) -> I64:
 
 
 class Rows(NamedTuple):
-    """A string array as kernels see it: UTF-8 bytes, read-only, and where each row begins, the first at 0."""
+    """A string array as kernels see it: UTF-8 bytes, read-only, and where each row begins and the last ends."""
 
     data: U8
     offsets: I64
@@ -60,7 +61,7 @@ def rows_of(texts: pa.Array | pa.ChunkedArray) -> Rows:
     if len(chunks) == 1:
         return chunks[0]
     sizes = np.concatenate([np.diff(rows.offsets) for rows in chunks])
-    return Rows(np.concatenate([rows.data for rows in chunks]), _offsets(sizes))
+    return Rows(np.concatenate([rows.data for rows in chunks]), offsets_of(sizes))
 
 
 def chunks_of(texts: pa.Array | pa.ChunkedArray) -> Iterator[Rows]:
@@ -87,7 +88,7 @@ def _rows(array: pa.Array) -> Rows:
 def settled(rows: Rows, numbers: I64) -> Rows:
     """Some rows, with what the kernels leave to Python in NFC and lower case. Raises ValueError if one is not UTF-8."""
     texts = [_settled(rows.data, start, stop) for start, stop in _spans(rows, numbers)]
-    return Rows(np.frombuffer(b"".join(texts), np.uint8), _offsets(np.array([len(text) for text in texts])))
+    return Rows(np.frombuffer(b"".join(texts), np.uint8), offsets_of(np.array([len(text) for text in texts])))
 
 
 def _settled(data: U8, start: int, stop: int) -> bytes:
@@ -124,12 +125,20 @@ def _spans(rows: Rows, numbers: I64) -> Iterator[tuple[int, int]]:
     return zip(rows.offsets[numbers].tolist(), rows.offsets[numbers + 1].tolist(), strict=True)
 
 
+def split(rows: Rows, parts: int) -> list[Rows]:
+    """So many ranges of rows, or fewer, of about equal size in bytes. Their offsets are into the data of all."""
+    shares = rows.offsets[0] + (rows.offsets[-1] - rows.offsets[0]) * np.arange(1, parts) // parts
+    cuts = np.unique([0, *np.searchsorted(rows.offsets, shares), len(rows.offsets) - 1]).tolist()
+    return [Rows(rows.data, rows.offsets[a : b + 1]) for a, b in pairwise(cuts)] or [rows]
+
+
 def longest(rows: Rows) -> int:
     """The size of the longest row, in bytes."""
     return int(np.diff(rows.offsets).max(initial=0))
 
 
-def _offsets(sizes: I64) -> I64:
+def offsets_of(sizes: I64) -> I64:
+    """Where each row begins, and the last ends, if rows of these sizes lie side by side."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
 

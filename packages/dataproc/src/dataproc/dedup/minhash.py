@@ -14,14 +14,13 @@ and mix in silence, so it belongs into the fingerprint of the artifact that hold
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataproc.dedup.cleaning import Rows, chunks_of, clean_all, longest, raw_characters, settled
+from dataproc.dedup.cleaning import Rows, chunks_of, clean_all, longest, raw_characters, settled, split
 from dataproc.dedup.kernels.characters import tables
 from dataproc.dedup.kernels.scratch import LANES, aligned, scratch
 from dataproc.dedup.native import I64, U8, U32, U64, Native
@@ -86,7 +85,7 @@ def sketch(
     if threads < 1:
         raise ValueError(f"threads: {threads}; there is at least 1")
     permuted = _permuted(permutations, seed, scheme)
-    parts = [part for rows in chunks_of(texts) for part in _split(rows, threads)]
+    parts = [part for rows in chunks_of(texts) for part in split(rows, threads)]
     if threads == 1 or len(parts) == 1:
         sketched = [_sketch(part, shingling, permuted) for part in parts]
     else:
@@ -122,15 +121,6 @@ def is_signed(signatures_ND: NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Which documents have a signature. The others agree in every band and have nothing in common."""
     signed: NDArray[np.bool_] = (signatures_ND != UNSIGNED).any(axis=1)
     return signed
-
-
-def _split(rows: Rows, parts: int) -> list[Rows]:
-    """Ranges of rows of about equal size in bytes."""
-    if parts == 1:
-        return [rows]
-    shares = rows.offsets[-1] * np.arange(1, parts) // parts
-    cuts = [0, *np.searchsorted(rows.offsets[:-1], shares).tolist(), len(rows.offsets) - 1]
-    return [Rows(rows.data, rows.offsets[a : b + 1]) for a, b in pairwise(cuts)]
 
 
 def _sketch(rows: Rows, shingling: Shingling, permuted: _Permuted) -> _Columns:

@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from dataproc.dedup.cleaning import clean_all, longest, rows_of
-from dataproc.dedup.kernels.scratch import scratch
+from dataproc.dedup.cleaning import Rows, clean_all, longest, offsets_of, rows_of, split
+from dataproc.dedup.kernels.scratch import Scratch, scratch
 from dataproc.dedup.native import I64, U8, U64, Native
 
 # Hashes compare only with hashes of the same name: it belongs into the fingerprint of every artifact that
@@ -29,6 +29,10 @@ _pack_rows = Native("dataproc.dedup.kernels.sets", "pack_rows")
 
 # The seeds of kernels/hashing.py for whole texts.
 _TEXT_SEEDS = np.array([0x510E527FADE682D1, 0x9B05688C2B3E6C1F], np.uint64)
+
+
+# Cleaned bytes that are made sets at a time: their hashes, eight times as many bytes, stay in the cache.
+_AT_A_TIME = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -62,28 +66,58 @@ class ShingleSets:
 
 
 def shingle_sets(texts: pa.Array | pa.ChunkedArray, shingling: Shingling) -> ShingleSets:
-    """The sets of raw texts. Raises ValueError on a null and TypeError on anything but strings."""
-    shingles = shingle_hashes(clean_all(texts), shingling)
-    return _sorted(shingles.hashes, shingles.offsets)
+    """The sets of raw texts. Raises ValueError on a null and TypeError on anything but strings.
+
+    Made part by part at the end of those before, so that memory holds little more than the sets.
+    """
+    rows = rows_of(clean_all(texts))
+    own = scratch(longest(rows), shingling.n)
+    positions = _positions(rows, shingling, own)
+    hashes = np.empty(positions.sum() + 1, np.uint64)
+    sizes, row, end = np.zeros_like(positions), 0, 0
+    for part in split(rows, len(rows.data) // _AT_A_TIME + 1):
+        of_part = positions[row : row + len(part.offsets) - 1]
+        sets = _sorted(_hashed_shingles(part, shingling, own, of_part, hashes[end:]))
+        sizes[row : row + len(of_part)] = np.diff(sets.offsets)
+        row, end = row + len(of_part), end + len(sets.hashes)
+    return ShingleSets(hashes[:end], offsets_of(sizes))
 
 
 def shingle_hashes(cleaned: pa.LargeStringArray, shingling: Shingling) -> ShingleHashes:
     """One hash per shingle position of cleaned texts; a text shorter than n units has none at all."""
     rows = rows_of(cleaned)
     own = scratch(longest(rows), shingling.n)
-    in_words = shingling.unit == "word"
-    counts = np.empty(len(cleaned), np.int64)
-    _count_units(*rows, in_words, own.text, counts)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.maximum(counts - shingling.n + 1, 0))])
-    hashes = np.empty(offsets[-1], np.uint64)
-    made = _hash_shingles(*rows, in_words, shingling.n, own.text, own.state, own.ring, own.places, own.hashes, hashes)
-    assert made == offsets[-1]
-    return ShingleHashes(hashes, offsets)
+    positions = _positions(rows, shingling, own)
+    return _hashed_shingles(rows, shingling, own, positions, np.empty(positions.sum() + 1, np.uint64))
 
 
 def unique_sorted(shingles: ShingleHashes) -> ShingleSets:
     """The set of each document's hashes."""
-    return _sorted(shingles.hashes.copy(), shingles.offsets)
+    return _sorted(ShingleHashes(shingles.hashes.copy(), shingles.offsets))
+
+
+def _positions(rows: Rows, shingling: Shingling, own: Scratch) -> I64:
+    """How many shingles each row has."""
+    units = np.empty(len(rows.offsets) - 1, np.int64)
+    _count_units(*rows, shingling.unit == "word", own.text, units)
+    return np.maximum(units - shingling.n + 1, 0)
+
+
+def _hashed_shingles(rows: Rows, shingling: Shingling, own: Scratch, positions: I64, hashes: U64) -> ShingleHashes:
+    """Writes to the front of `hashes`, where there must be room for one more."""
+    settings = (shingling.unit == "word", shingling.n)
+    made = _hash_shingles(*rows, *settings, own.text, own.state, own.ring, own.places, hashes)
+    assert made == positions.sum()
+    return ShingleHashes(hashes[:made], offsets_of(positions))
+
+
+def _sorted(shingles: ShingleHashes) -> ShingleSets:
+    """Overwrites the hashes."""
+    for first, end in pairwise(shingles.offsets.tolist()):
+        shingles.hashes[first:end].sort()  # NumPy's vector sort: 4 to 6 ns per hash, 1 µs per document besides
+    offsets = np.zeros_like(shingles.offsets)
+    _pack_rows(shingles.hashes, shingles.offsets, offsets)
+    return ShingleSets(shingles.hashes[: offsets[-1]], offsets)
 
 
 def text_hashes(cleaned: pa.LargeStringArray) -> U64:
@@ -103,12 +137,3 @@ def _hashed(data: U8, offsets: I64, seeds: U64) -> U64:
     own = scratch(int(np.diff(offsets).max(initial=0)))
     _hash_rows(data, offsets, seeds, own.text, hashes)
     return hashes
-
-
-def _sorted(hashes: U64, bounds: I64) -> ShingleSets:
-    """Overwrites `hashes`."""
-    for first, end in pairwise(bounds.tolist()):
-        hashes[first:end].sort()  # NumPy's vector sort: 4 to 6 ns per hash, 1 µs per document besides
-    offsets = np.zeros(len(bounds), np.int64)
-    _pack_rows(hashes, bounds, offsets)
-    return ShingleSets(hashes[: offsets[-1]], offsets)

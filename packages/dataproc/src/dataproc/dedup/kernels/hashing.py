@@ -25,7 +25,7 @@ Texts lie in an array with MARGIN bytes before and behind them that may be read.
 import numpy as np
 
 from dataproc.dedup.kernels.build import part
-from dataproc.dedup.kernels.scratch import BLOCK, MARGIN
+from dataproc.dedup.kernels.scratch import BLOCK, HASHES, MARGIN
 from dataproc.dedup.kernels.vectors import copy, count, fold, fold_twice, foreign, load8, lowest, spaces, starts
 from dataproc.dedup.native import I64, U8, U64
 
@@ -75,19 +75,15 @@ def hash_shingles(
     state: I64,
     ring: U64,
     places: I64,
-    block: U64,
     hashes: U64,
 ) -> int:
-    """The hashes of all shingles of cleaned texts, one after the other."""
+    """The hashes of all shingles of cleaned texts, one after the other. There is room for one more."""
     to = 0
     for row in range(len(offsets) - 1):
         stop = load_row(data, offsets[row], offsets[row + 1], text)
         begin(stop, state, ring)
         while state[0] != DONE:
-            made = next_shingles(text, stop, in_words, n, state, ring, places, block)
-            for i in range(made):
-                hashes[to + i] = block[i]
-            to += made
+            to += next_shingles(text, stop, in_words, n, state, ring, places, hashes, to)
     return to
 
 
@@ -157,18 +153,20 @@ def begin(stop: int, state: I64, ring: U64) -> None:
 
 
 @part
-def next_shingles(text: U8, stop: int, in_words: int, n: int, state: I64, ring: U64, places: I64, hashes: U64) -> int:
-    """Fills `hashes` with those that come next and returns how many they are."""
+def next_shingles(
+    text: U8, stop: int, in_words: int, n: int, state: I64, ring: U64, places: I64, hashes: U64, to: int
+) -> int:
+    """Writes those that come next, HASHES at most, to `hashes` from `to` on and returns how many they are."""
     if in_words:
-        return _words(text, stop, n, state, ring, hashes)
-    return _characters(text, stop, n, state, places, hashes)
+        return _words(text, stop, n, state, ring, hashes, to)
+    return _characters(text, stop, n, state, places, hashes, to)
 
 
 @part
-def _words(text: U8, stop: int, n: int, state: I64, ring: U64, hashes: U64) -> int:
+def _words(text: U8, stop: int, n: int, state: I64, ring: U64, hashes: U64, to: int) -> int:
     at, start, seen, h = state[0], state[1], state[2], np.uint64(state[3])
     made, leaving = 0, _power(BASE, n)
-    while at <= stop and made <= len(hashes) - BLOCK:
+    while at <= stop and made <= HASHES - BLOCK:
         ends = spaces(text, at)
         if stop - at < BLOCK:  # the text's end ends a word too
             end = _1 << np.uint64(stop - at)
@@ -181,7 +179,7 @@ def _words(text: U8, stop: int, n: int, state: I64, ring: U64, hashes: U64) -> i
             h = h * BASE + word - ring[np.uint64((seen - n) & (len(ring) - 1))] * leaving
             ring[np.uint64(seen & (len(ring) - 1))] = word
             seen += 1
-            hashes[np.uint64(made)] = _mixed(h)
+            hashes[np.uint64(to + made)] = _mixed(h)
             made += seen >= n
         at += BLOCK
     state[0], state[1], state[2], state[3] = (at if at <= stop else DONE), start, seen, np.int64(h)
@@ -203,15 +201,15 @@ def _mixed(h: np.uint64) -> np.uint64:
 
 
 @part
-def _characters(text: U8, stop: int, n: int, state: I64, places: I64, hashes: U64) -> int:
+def _characters(text: U8, stop: int, n: int, state: I64, places: I64, hashes: U64, to: int) -> int:
     """Where n bytes in a row are ASCII, shingles begin at every byte. Elsewhere characters are located first."""
     start, made = state[0], 0
-    while start != DONE and made < len(hashes):
-        room = len(hashes) - made
+    while start != DONE and made < HASHES:
+        room = HASHES - made
         ascii_ = _ascii_bytes(text, start, min(stop, start + room + n))
         if ascii_ >= n:
             run = min(room, ascii_ - n + 1)
-            _ascii_shingles(text, start, n, run, hashes, made)
+            _ascii_shingles(text, start, n, run, hashes, to + made)
             made += run
             start = start + run if start + run + n <= stop else DONE
         elif room < BLOCK and made:
@@ -220,7 +218,7 @@ def _characters(text: U8, stop: int, n: int, state: I64, places: I64, hashes: U6
             found, located = _locate(text, start, stop, n, room, places)
             run = max(0, min(room, found - n))
             for i in range(run):
-                hashes[np.uint64(made)] = span(text, places[np.uint64(i)], places[np.uint64(i + n)], SHINGLE)
+                hashes[np.uint64(to + made)] = span(text, places[np.uint64(i)], places[np.uint64(i + n)], SHINGLE)
                 made += 1
             start = DONE if located and run >= found - n else places[run]
     state[0] = start
@@ -228,15 +226,15 @@ def _characters(text: U8, stop: int, n: int, state: I64, places: I64, hashes: U6
 
 
 @part
-def _ascii_shingles(text: U8, start: int, n: int, run: int, hashes: U64, made: int) -> None:
+def _ascii_shingles(text: U8, start: int, n: int, run: int, hashes: U64, to: int) -> None:
     """Shingles of n bytes at each of `run` bytes in a row. Up to 16 bytes, all but one chunk is the same for all."""
     if n <= 16:
         h = _begun(n, SHINGLE)
         for i in range(run):
-            hashes[np.uint64(made + i)] = _last_chunk(text, start + i, start + i + n, h)
+            hashes[np.uint64(to + i)] = _last_chunk(text, start + i, start + i + n, h)
     else:
         for i in range(run):
-            hashes[np.uint64(made + i)] = span(text, start + i, start + i + n, SHINGLE)
+            hashes[np.uint64(to + i)] = span(text, start + i, start + i + n, SHINGLE)
 
 
 @part

@@ -10,7 +10,7 @@ import numpy as np
 from dataproc.dedup.kernels.build import part
 from dataproc.dedup.kernels.cleaning import NOT_SETTLED, clean_row
 from dataproc.dedup.kernels.hashing import DONE, begin, next_shingles, text_hash
-from dataproc.dedup.kernels.scratch import GROUP, HASHES, LANES, MARGIN, WIDE_LANES
+from dataproc.dedup.kernels.scratch import HASHES, LANES, MARGIN, WIDE_LANES
 from dataproc.dedup.kernels.vectors import fill, lower_minima, lower_wide_minima, mix32
 from dataproc.dedup.native import I64, U8, U16, U32, U64
 
@@ -60,7 +60,7 @@ def sketch_rows(
         last_place = _empty(seen, stop - MARGIN)
         begin(stop, state, ring)
         while state[0] != DONE:
-            made = next_shingles(text, stop, in_words, n, state, ring, places, hashes)
+            made = next_shingles(text, stop, in_words, n, state, ring, places, hashes, 0)
             total += made
             if len(wide_factors) != 0:
                 _lower_wide(hashes, made, wide_factors, wide_terms, signatures, base)
@@ -143,12 +143,8 @@ def _lower(
         made = kept
     else:
         blind -= 1
-    while made % GROUP != 0:  # the last one again, which changes nothing
-        mixed[made] = mixed[made - 1]
-        made += 1
-    for at in range(0, made, GROUP):
-        for k in range(0, len(factors), LANES):
-            lower_minima(mixed, at, factors, terms, k, signatures, base + k)
+    for k in range(0, len(factors), LANES):
+        lower_minima(mixed, made, factors, terms, k, signatures, base + k)
     return blind
 
 

@@ -11,11 +11,10 @@ BLOCK = 64  # bytes per vector
 MARGIN = 2 * BLOCK  # vectors are read so far before and behind a text, and written so far behind it
 HASHES = 512  # shingles that are hashed in one go: their 4 KiB stay in the cache
 SEEN = 4096  # places for hashes seen lately, 16 KiB
-GROUP = 4  # hashes that meet the permutations in one go
-LANES = 16  # permutations per vector of 32-bit numbers
+LANES = 32  # permutations that keep their minima in registers
 NEAR = 100  # bytes that Python makes NFC in the time of a call
 LONG = 1 << 20  # bytes that it makes NFC at a time, if there is white space to cut them
-WIDE_LANES = 8  # … of 64-bit numbers
+WIDE_LANES = 8  # … and of numbers of 64 bits
 
 
 class Scratch(NamedTuple):

@@ -12,9 +12,10 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dataproc.dedup.kernels.scratch import BLOCK, GROUP, LANES, WIDE_LANES
+from dataproc.dedup.kernels.scratch import BLOCK, LANES, WIDE_LANES
 
 _I1, _I8, _I32, _I64, _I128 = (ir.IntType(bits) for bits in (1, 8, 32, 64, 128))
 _BYTES = ir.VectorType(_I8, BLOCK)
@@ -159,18 +160,18 @@ def pack_cleaned(builder: Any, out: Any, to: Any, text: Any, at: Any, kept: Any)
     _store(builder, out, to, builder.call(packing, [block, builder.bitcast(kept, _BITS), _every(0)]))
 
 
-# ---- minima of permutations: 16 at a time
+# ---- minima of permutations
 
 
 @_instruction(types.void, None, types.int64, types.uint32)
 def fill(builder: Any, numbers: Any, at: Any, value: Any) -> None:
-    """Sets 16 numbers."""
+    """Sets 32 numbers."""
     _store(builder, numbers, at, _broadcast(builder, value, _MINIMA), align=4)
 
 
 @_instruction(types.void, None, types.int64, None, types.int64)
 def mix32(builder: Any, hashes: Any, at: Any, mixed: Any, to: Any) -> None:
-    """MurmurHash3's finaliser of the low halves of 16 hashes."""
+    """MurmurHash3's finaliser of the low halves of 32 hashes."""
     h = builder.trunc(_load(builder, hashes, at, ir.VectorType(_I64, LANES), align=8), _MINIMA)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
         h = builder.xor(h, builder.lshr(h, ir.Constant(_MINIMA, [shift] * LANES)))
@@ -179,15 +180,15 @@ def mix32(builder: Any, hashes: Any, at: Any, mixed: Any, to: Any) -> None:
 
 
 @_instruction(types.void, None, types.int64, None, None, types.int64, None, types.int64)
-def lower_minima(builder: Any, hashes: Any, at: Any, factors: Any, terms: Any, k: Any, minima: Any, to: Any) -> None:
-    """Lowers 16 minima to factor · h + term mod 2³² for four hashes h."""
-    factor, term = (_load(builder, array, k, _MINIMA, align=4) for array in (factors, terms))
-    least = _load(builder, minima, to, _MINIMA, align=4)
-    for i in range(GROUP):
-        h = builder.load(builder.gep(hashes, [builder.add(at, ir.Constant(_I64, i))]))
+def lower_minima(builder: Any, hashes: Any, size: Any, factors: Any, terms: Any, k: Any, minima: Any, to: Any) -> None:
+    """Lowers 32 minima to factor · h + term mod 2³² for each hash h. All but the hashes stays in registers."""
+    factor, term, least = (_load(builder, *at, _MINIMA, align=4) for at in ((factors, k), (terms, k), (minima, to)))
+    kept = cgutils.alloca_once_value(builder, least)
+    with cgutils.for_range(builder, size) as loop:
+        h = builder.load(builder.gep(hashes, [loop.index]))
         value = builder.add(builder.mul(factor, _broadcast(builder, h, _MINIMA)), term)
-        least = _least(builder, value, least)
-    _store(builder, minima, to, least, align=4)
+        builder.store(_least(builder, value, builder.load(kept)), kept)
+    _store(builder, minima, to, builder.load(kept), align=4)
 
 
 @_instruction(types.void, types.uint64, None, None, types.int64, None, types.int64)
@@ -211,6 +212,21 @@ def _broadcast(builder: Any, one: Any, kind: Any) -> Any:
     undefined = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(undefined, one, ir.Constant(_I32, 0))
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, kind.count), [0] * kind.count))
+
+
+# ---- sets of hashes
+
+
+@_instruction(types.int64, None, types.int64, None, types.int64)
+def matches(builder: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
+    """How many of 8 numbers from a[i] on are among the 8 from b[j] on, if no number is there twice."""
+    eight = _load(builder, a, i, _WIDE, align=8)
+    found = ir.Constant(ir.VectorType(_I1, WIDE_LANES), [0] * WIDE_LANES)
+    for k in range(WIDE_LANES):
+        one = builder.load(builder.gep(b, [builder.add(j, ir.Constant(_I64, k))]))
+        found = builder.or_(found, builder.icmp_unsigned("==", eight, _broadcast(builder, one, _WIDE)))
+    bits = builder.bitcast(found, ir.IntType(WIDE_LANES))
+    return builder.zext(builder.ctpop(bits), _I64)
 
 
 # ---- what the instructions are made of
