@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from dataproc.dedup.minhash import sketch
 from dataproc.dedup.shingles import Shingling, shingle_sets
 from dataproc.estimate import Estimate
-from dataproc.normalize import fix_text
 from dataproc.recipe import DataRecipe
+from dataproc.repair import repair
 
 SAMPLE_BYTES = 4_000_000
 REPEATS = 3
@@ -89,7 +89,7 @@ def measure(texts: list[str], recipe: DataRecipe) -> Rates:
     packed = _parquet(table)
     sets = shingle_sets(array, shingling)
     return Rates(
-        repair=_time(lambda: [fix_text(text) for text in sample]) / size,
+        repair=_time(lambda: repair(array)) / size,
         sketch=_time(lambda: sketch(array, shingling, recipe.dedup.permutations)) / size,
         sets=_time(lambda: shingle_sets(array, shingling)) / size,
         read=_time(lambda: pq.read_table(io.BytesIO(packed))) / size,

@@ -275,6 +275,12 @@ def open_workers(spec: str, memory_bytes: int = MEMORY_BYTES) -> Iterator[Worker
         raise InputError(f"--workers {spec}: expected serial, local:N (such as local:2), ray, ray:N or ray://host:port")
 
 
+def count_of(spec: str) -> int:
+    """How many workers a spec asks for, as far as it says: 1 where only the cluster knows."""
+    count = spec.partition(":")[2]
+    return int(count) if count.isdecimal() and int(count) else 1
+
+
 @contextmanager
 def private_ray(workers: int, *, dashboard: bool = False) -> Iterator[str | None]:
     """A Ray for this process alone, with so many CPUs: whoever does not inherit its token is refused.

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from dataproc import progress
 from dataproc.commands.flags import Commands, add_workers, memory_of
 from manifest.artifact import Opened
 from manifest.errors import RecipeError
+
+if TYPE_CHECKING:  # what a command needs is imported when it runs
+    from dataproc.estimate import Estimates
+    from dataproc.recipe import DataRecipe
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -60,7 +65,8 @@ def _build(arguments: argparse.Namespace) -> None:
     store = open_store(arguments.out)
     left_out = stones.Stones.of([stone for path in arguments.without for stone in stones.read(path)])
     if arguments.dry_run:
-        for line in lines(estimate(recipe, arguments.raw)):
+        found = estimate(recipe, arguments.raw)
+        for line in (*lines(found), *_cost(found, recipe, arguments)):
             progress.say(line)
         Pipeline(recipe, arguments.raw, Build(store, Serial(), dry=True), arguments.until, left_out).run()
         if left_out:
@@ -73,6 +79,20 @@ def _build(arguments: argparse.Namespace) -> None:
         assert isinstance(item, Opened)
         show(item)
         print(item.uri)
+
+
+def _cost(found: Estimates, recipe: DataRecipe, arguments: argparse.Namespace) -> Iterator[str]:
+    """What the build will take, timed on the texts of the estimate."""
+    from dataproc import cost
+    from dataproc.workers import count_of
+
+    texts = [text for source in found.sources.values() for text in source.texts]
+    if texts:
+        rates = cost.measure(texts, recipe)
+        memory = memory_of(arguments)
+        yield from cost.lines(
+            cost.predict(found.sources, recipe, rates, memory_bytes=memory), count_of(arguments.workers)
+        )
 
 
 def _reasons(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.group import Group, ShardPair, mapped, save
 from dataproc.dedup.pairs import Evidence
-from dataproc.dedup.shingles import shingle_hashes, unique_sorted
+from dataproc.dedup.shingles import shingle_sets
 from dataproc.dedup.sign import minima_of
 from dataproc.documents import picked, rows_of
 from dataproc.stage import Draft
@@ -95,7 +94,7 @@ def _read(place: Place, *, group: Group, listing: str) -> Gathered:
     sizes: list[NDArray[np.int64]] = []
     end = place.start
     for batch in picked(place.pair.documents, ["text"], rows):
-        sets = unique_sorted(shingle_hashes(clean_all(batch["text"]), group.matching.shingling))
+        sets = shingle_sets(batch["text"], group.matching.shingling)
         _write_at(group.file(listing, "sets.u64"), 8 * end, sets.hashes)
         sizes.append(np.diff(sets.offsets))
         end += len(sets.hashes)

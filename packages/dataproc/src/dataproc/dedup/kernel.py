@@ -1,15 +1,16 @@
-"""How the kernels of this package are compiled, and the arrays that they take."""
+"""How the other kernels of this package are compiled, and the arrays that they take.
+
+Those that work on texts and signatures are in `kernels` and need no numba at run time: `native.py`.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-U8 = NDArray[np.uint8]
-I64 = NDArray[np.int64]
-U64 = NDArray[np.uint64]
+from dataproc.dedup.native import I64, U8, U64
+
+__all__ = ["I64", "U8", "U64", "kernel"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Machine code, compiled on first use, kept beside the source, and free of the GIL. Numba looks only at the

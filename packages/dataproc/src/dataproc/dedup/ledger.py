@@ -21,11 +21,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.jaccard import exact
 from dataproc.dedup.keep import Key
 from dataproc.dedup.places import Sources, fetch, place_column
-from dataproc.dedup.shingles import Shingling, shingle_hashes, unique_sorted
+from dataproc.dedup.shingles import Shingling, shingle_sets
 from dataproc.dedup.survivors import survivors
 from dataproc.documents import DOCUMENTS, ShardWriter, picked
 from dataproc.shuffle import partition_batches
@@ -148,9 +147,9 @@ def _all_exact(documents: Path, removed: pl.DataFrame, survivors: pa.Table, shin
     first = 0
     for batch in picked(documents, ["text"], removed["row"].to_numpy()):
         for texts in _by_size(batch["text"]):
-            own = unique_sorted(shingle_hashes(clean_all(texts), shingling))
+            own = shingle_sets(texts, shingling)
             rows, places = np.unique(beside[first : first + len(texts)], return_inverse=True)
-            others = unique_sorted(shingle_hashes(clean_all(survivors["text"].take(pa.array(rows))), shingling))
+            others = shingle_sets(survivors["text"].take(pa.array(rows)), shingling)
             yield from (exact(own.of(text), others.of(place)) for text, place in enumerate(places))
             first += len(texts)
 

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataproc.dedup.bands import band_keys
-from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.group import Matching
 from dataproc.dedup.jaccard import exact, sketch_bounds
 from dataproc.dedup.minhash import is_signed
-from dataproc.dedup.shingles import ShingleSets, Shingling, shingle_hashes, unique_sorted
+from dataproc.dedup.shingles import ShingleSets, Shingling
 from dataproc.documents import rows_at
 
 QUERIES = 512  # at a time: with 21 buckets of 4,096 each that is 44 M pairs before repeats are dropped
@@ -107,8 +106,7 @@ def sets_of_rows(documents: Path, rows: I64, shingling: Shingling) -> SetsOf:
     """The shingle sets of some of the `rows` of a shard of documents, by their place in `rows`."""
 
     def sets_of(places: I64) -> ShingleSets:
-        texts = rows_at(documents, rows[places], ["text"])["text"]
-        return unique_sorted(shingle_hashes(clean_all(texts), shingling))
+        return shingle_sets(rows_at(documents, rows[places], ["text"])["text"], shingling)
 
     return sets_of
 

@@ -17,18 +17,16 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from dataproc.dedup.cleaning import clean_all
-from dataproc.dedup.minhash import signatures
-from dataproc.dedup.shingles import Shingling, shingle_hashes, text_hashes
+from dataproc.dedup.minhash import sketch
+from dataproc.dedup.shingles import Shingling
 from dataproc.documents import ShardWriter, batches, rows_of
 from manifest.errors import CorruptArtifact
 from manifest.record import Model, Shard
 
-STAGE = "sign/2"
+STAGE = "sign/3"
 SCHEME = "datasketch-affine32"
 SIGNATURES = pa.schema(
     [("id", pa.string()), ("characters", pa.int64()), ("text_hash", pa.binary(16)), ("shingles", pa.int64())]
@@ -47,16 +45,15 @@ def sign(shard: Path, *, shingling: Shingling, permutations: int, draft: Path) -
     rows = pq.ParquetFile(shard).metadata.num_rows
     with MinimaWriter(draft / minima_name(f"{stem}-00000"), rows, permutations) as minima:
         for batch in batches(shard, ["id", "text"]):
-            cleaned = clean_all(batch["text"])
-            shingles = shingle_hashes(cleaned, shingling)
+            found = sketch(batch["text"], shingling, permutations)
             columns = [
                 batch["id"],
-                pc.utf8_length(batch["text"]).cast(pa.int64()),
-                _fixed(text_hashes(cleaned), 16),
-                pa.array(np.diff(shingles.offsets)),
+                pa.array(found.characters),
+                _fixed(found.text_hash, 16),
+                pa.array(found.shingles),
             ]
             writer.write(pa.RecordBatch.from_arrays(columns, schema=SIGNATURES))
-            minima.write(signatures(shingles, permutations=permutations))
+            minima.write(found.signatures)
     return Signed(shards=(*writer.close(), minima.shard), documents=rows)
 
 

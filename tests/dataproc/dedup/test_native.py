@@ -1,0 +1,64 @@
+"""Machine code on disk: made once, made again when it is stale or damaged, and enough without numba."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dataproc.dedup import native
+from dataproc.dedup.native import kept_on_disk
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only directory where things are kept."""
+    monkeypatch.setattr(native, "_directories", lambda: iter([tmp_path / "kept"]))
+    return tmp_path / "kept"
+
+
+def made(content: bytes, *made_with: str) -> bytes:
+    return kept_on_disk("thing", made_with, lambda: content)
+
+
+def test_what_is_kept_is_not_made_again(place: Path) -> None:
+    assert made(b"first", "a", "b") == b"first"
+    assert made(b"second", "a", "b") == b"first"
+
+
+def test_what_was_made_with_other_things_is_made_again(place: Path) -> None:
+    assert made(b"first", "a", "b") == b"first"
+    assert made(b"second", "ab") == b"second"
+    assert made(b"third", "ab") == b"second"
+
+
+def test_what_was_made_by_other_sources_is_made_again(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "_SOURCES", tmp_path)
+    (tmp_path / "kernel.py").write_text("one")
+    assert made(b"first") == b"first"
+    (tmp_path / "kernel.py").write_text("two")
+    assert made(b"second") == b"second"
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-1], lambda whole: b"", lambda whole: whole[:-1] + b"!"])
+def test_what_is_damaged_is_made_again(place: Path, damage: object) -> None:
+    assert made(b"first", "a") == b"first"
+    (file,) = place.iterdir()
+    file.write_bytes(damage(file.read_bytes()))  # type: ignore[operator]
+    assert made(b"second", "a") == b"second"
+    assert made(b"third", "a") == b"second"
+
+
+def test_without_a_place_things_are_made_every_time(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place.write_text("a file, where a directory should be")
+    assert made(b"first") == b"first"
+    assert made(b"second") == b"second"
+    assert "XDG_CACHE_HOME" in caplog.text
+
+
+def test_a_warm_process_runs_without_numba() -> None:
+    run = "import sys; from dataproc.dedup import minhash; minhash.warm(); print('numba' in sys.modules)"
+    outputs = [subprocess.run([sys.executable, "-c", run], capture_output=True, text=True).stdout for _ in range(2)]
+    assert outputs[1] == "False\n"
