@@ -386,7 +386,7 @@ def test_a_number_in_the_metadata_may_decide_who_survives(
 
 
 def test_without_verification_a_shared_band_is_enough(of_families: Make, families: Texts) -> None:
-    built = of_families(verify="none", bands=(9, 13))
+    built = of_families(verify="none", bands=(9, 13), gates={"max_source_loss": 1, "min_precision": 0})
     texts = pa.array(list(families.values()), pa.large_string())
     keys_NB = band_keys(signatures(shingle_hashes(clean_all(texts), Shingling("char", 13))), Bands(9, 13))
     holders: dict[int, list[str]] = defaultdict(list)

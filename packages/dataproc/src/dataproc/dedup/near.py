@@ -17,7 +17,7 @@ from dataproc.dedup.bands import band_keys
 from dataproc.dedup.group import Matching
 from dataproc.dedup.jaccard import exact, sketch_bounds
 from dataproc.dedup.minhash import is_signed
-from dataproc.dedup.shingles import ShingleSets, Shingling
+from dataproc.dedup.shingles import ShingleSets, Shingling, shingle_sets
 from dataproc.documents import rows_at
 
 QUERIES = 512  # at a time: with 21 buckets of 4,096 each that is 44 M pairs before repeats are dropped
