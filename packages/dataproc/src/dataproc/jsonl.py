@@ -44,12 +44,11 @@ class Lines(NamedTuple):
 
 
 def blocks(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Whole lines, some `size` bytes at a time or one line if that is longer; each ends in \n, the last as well."""
+    """Lines up to the first that makes them `size` bytes, wherever chunks end. Each ends in \n, the last as well."""
     waiting: list[bytes] = []
     waits = 0
     for chunk in chunks:
-        end = chunk.rfind(b"\n") + 1 if waits + len(chunk) >= size else 0
-        if end:
+        while end := chunk.find(b"\n", max(0, size - 1 - waits)) + 1:
             yield b"".join([*waiting, chunk[:end]])
             waiting, waits, chunk = [], 0, chunk[end:]
         waiting.append(chunk)

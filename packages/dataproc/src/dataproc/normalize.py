@@ -51,11 +51,11 @@ def normalize(
     documents = ShardWriter(draft, f"documents-{number:05d}", DOCUMENTS)
     quarantine = ShardWriter(draft, f"quarantine-{number:05d}", QUARANTINE)
     counts = dict.fromkeys(COUNTS, 0)
-    for batch in _batches(files, name, source):
+    for batch in read(files, name, source):
         counts["records"] += len(batch.ids) + len(batch.bad)
         counts["unreadable"] += len(batch.bad)
         quarantine.write(pa.RecordBatch.from_pylist([b.model_dump() for b in batch.bad], schema=QUARANTINE))
-        kept = _documents(batch, name, source, clean)
+        kept = documents_of(batch, name, source, clean)
         counts["short"] += len(batch.ids) - kept.num_rows
         counts["documents"] += kept.num_rows
         counts["text_bytes"] += int(pc.sum(pc.binary_length(kept["text"])).as_py() or 0)
@@ -63,7 +63,8 @@ def normalize(
     return Normalized(shards=(*documents.close(), *quarantine.close()), **counts)
 
 
-def _batches(files: Sequence[RawFile], name: str, source: Source) -> Iterator[Rows]:
+def read(files: Sequence[RawFile], name: str, source: Source) -> Iterator[Rows]:
+    """The records of files in batches, which know nothing of where files end."""
     waiting: list[Rows] = []
     size = 0
     for file in files:
@@ -88,7 +89,7 @@ def _joined(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def _documents(batch: Rows, name: str, source: Source, clean: Clean) -> pa.Table:
+def documents_of(batch: Rows, name: str, source: Source, clean: Clean) -> pa.Table:
     """Repairs the texts, drops what is short or empty, and gives ids by content where the record had none."""
     texts = repair(batch.texts) if clean.ftfy else batch.texts
     columns = {"text": texts, "id": pa.array(batch.ids, pa.string()), "meta": pa.array(batch.metas, pa.string())}
@@ -108,8 +109,8 @@ def check_unreadable(name: str, counts: Mapping[str, Any], quarantine: Sequence[
         raise DataError(f"source {name!r} holds no record; check its files and their format")
     if found <= clean.max_unreadable * total:
         return
-    rows = islice((row for shard in quarantine for batch in batches(shard) for row in batch.to_pylist()), 3)
-    listed = "\n".join(f"  {row['file']}:{row['line']}: {row['reason']}" for row in rows)
+    first = islice((row for shard in quarantine for batch in batches(shard) for row in batch.to_pylist()), 3)
+    listed = "\n".join(f"  {row['file']}:{row['line']}: {row['reason']}" for row in first)
     raise DataError(
         f"source {name!r}: {found} of {total} records cannot be read ({found / total:.1%}; the recipe allows "
         f"{clean.max_unreadable:.1%}). The first:\n{listed}\n"
