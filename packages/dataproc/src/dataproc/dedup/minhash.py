@@ -105,7 +105,7 @@ def signatures(
     own = scratch(0)
     flat = aligned(rows * permuted.width, np.uint32)
     _sign_rows(shingles.hashes, shingles.offsets, *permuted, own.hashes, own.mixed, own.seen, flat)
-    return np.ascontiguousarray(flat.reshape(rows, -1)[:, :permutations])
+    return np.ascontiguousarray(flat.reshape(rows, permuted.width)[:, :permutations])
 
 
 def warm() -> None:
