@@ -35,11 +35,11 @@ def test_what_was_made_with_other_things_is_made_again(place: Path) -> None:
 def test_what_was_made_by_other_sources_is_made_again(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "_SOURCES", tmp_path)
-    (tmp_path / "kernel.py").write_text("one")
-    assert made(b"first") == b"first"
-    (tmp_path / "kernel.py").write_text("two")
-    assert made(b"second") == b"second"
+    for name in ("one", "two"):  # the same file in each, of other content
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kernel.py").write_text(name)
+        monkeypatch.setattr(native, "_SOURCES", tmp_path / name)
+        assert made(name.encode()) == name.encode()
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[:-1], lambda whole: b"", lambda whole: whole[:-1] + b"!"])
