@@ -62,3 +62,20 @@ def test_a_warm_process_runs_without_numba() -> None:
     run = "import sys; from dataproc.dedup import minhash; minhash.warm(); print('numba' in sys.modules)"
     outputs = [subprocess.run([sys.executable, "-c", run], capture_output=True, text=True).stdout for _ in range(2)]
     assert outputs[1] == "False\n"
+
+
+WITHOUT = """
+import pyarrow as pa
+from dataproc.dedup import cleaning, native
+from dataproc.dedup.kernels import cleaning as kernels
+
+kernels.PACKS = False
+native._directories = lambda: iter([])  # nothing that was compiled for this CPU
+rows = ["A" * k + piece for k in range(130) for piece in ("", " - Bb", "  É-x" * k, "?!" * k + "b", " Σ " + "z" * k)]
+print(cleaning.clean_all(pa.array(rows)).to_pylist() == [cleaning.clean(row) for row in rows])
+"""
+
+
+def test_cleaning_does_not_depend_on_an_instruction_of_new_cpus() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr

@@ -147,7 +147,8 @@ def _cleaned(rows: Rows) -> pa.LargeStringArray:
     numbers = np.flatnonzero(unsettled)
     if not len(numbers):
         return cleaned
-    others, _ = _run(settled(rows, numbers), is_settled=True)
+    others, again = _run(settled(rows, numbers), is_settled=True)
+    assert not again.any(), "a settled text is not"
     sources = np.arange(len(cleaned))
     sources[numbers] = len(cleaned) + np.arange(len(numbers))
     return pa.concat_arrays([cleaned, others]).take(pa.array(sources))

@@ -17,6 +17,7 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -136,6 +137,8 @@ def _written(path: Path, whole: bytes) -> bool:
         aside.write_bytes(whole)
         aside.replace(path)
     except OSError:
+        with suppress(OSError):  # such as a full disk
+            aside.unlink(missing_ok=True)
         return False
     return True
 
