@@ -35,11 +35,11 @@ def test_what_was_made_with_other_things_is_made_again(place: Path) -> None:
 def test_what_was_made_by_other_sources_is_made_again(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "_SOURCES", tmp_path)
-    (tmp_path / "kernel.py").write_text("one")
-    assert made(b"first") == b"first"
-    (tmp_path / "kernel.py").write_text("two")
-    assert made(b"second") == b"second"
+    for name in ("one", "two"):  # the same file in each, of other content
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kernel.py").write_text(name)
+        monkeypatch.setattr(native, "_SOURCES", tmp_path / name)
+        assert made(name.encode()) == name.encode()
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[:-1], lambda whole: b"", lambda whole: whole[:-1] + b"!"])
@@ -62,3 +62,20 @@ def test_a_warm_process_runs_without_numba() -> None:
     run = "import sys; from dataproc.dedup import minhash; minhash.warm(); print('numba' in sys.modules)"
     outputs = [subprocess.run([sys.executable, "-c", run], capture_output=True, text=True).stdout for _ in range(2)]
     assert outputs[1] == "False\n"
+
+
+WITHOUT = """
+import pyarrow as pa
+from dataproc.dedup import cleaning, native
+from dataproc.dedup.kernels import cleaning as kernels
+
+kernels.PACKS = False
+native._directories = lambda: iter([])  # nothing that was compiled for this CPU
+rows = ["A" * k + piece for k in range(130) for piece in ("", " - Bb", "  É-x" * k, "?!" * k + "b", " Σ " + "z" * k)]
+print(cleaning.clean_all(pa.array(rows)).to_pylist() == [cleaning.clean(row) for row in rows])
+"""
+
+
+def test_cleaning_does_not_depend_on_an_instruction_of_new_cpus() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr

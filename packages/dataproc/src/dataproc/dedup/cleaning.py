@@ -128,7 +128,7 @@ def _spans(rows: Rows, numbers: I64) -> Iterator[tuple[int, int]]:
 def split(rows: Rows, parts: int) -> list[Rows]:
     """So many ranges of rows, or fewer, of about equal size in bytes. Their offsets are into the data of all."""
     shares = rows.offsets[0] + (rows.offsets[-1] - rows.offsets[0]) * np.arange(1, parts) // parts
-    cuts = np.unique([0, *np.searchsorted(rows.offsets, shares), len(rows.offsets) - 1]).tolist()
+    cuts = sorted({0, *np.searchsorted(rows.offsets, shares).tolist(), len(rows.offsets) - 1})
     return [Rows(rows.data, rows.offsets[a : b + 1]) for a, b in pairwise(cuts)] or [rows]
 
 
@@ -147,7 +147,8 @@ def _cleaned(rows: Rows) -> pa.LargeStringArray:
     numbers = np.flatnonzero(unsettled)
     if not len(numbers):
         return cleaned
-    others, _ = _run(settled(rows, numbers), is_settled=True)
+    others, again = _run(settled(rows, numbers), is_settled=True)
+    assert not again.any(), "a settled text is not"
     sources = np.arange(len(cleaned))
     sources[numbers] = len(cleaned) + np.arange(len(numbers))
     return pa.concat_arrays([cleaned, others]).take(pa.array(sources))

@@ -127,7 +127,8 @@ def _sketch(rows: Rows, shingling: Shingling, permuted: _Permuted) -> _Columns:
     columns, unsettled = _run(rows, shingling, permuted, is_settled=False)
     numbers = np.flatnonzero(unsettled)
     if len(numbers):
-        others, _ = _run(settled(rows, numbers), shingling, permuted, is_settled=True)
+        others, again = _run(settled(rows, numbers), shingling, permuted, is_settled=True)
+        assert not again.any(), "a settled text is not"
         columns.signatures[numbers] = others.signatures
         columns.shingles[numbers] = others.shingles
         columns.text_hashes[numbers] = others.text_hashes

@@ -16,9 +16,10 @@ import hashlib
 import importlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -76,7 +77,7 @@ class Native:
         flat = [part for kind in kinds for part in (array if kind.endswith("[]") else (number,))]
         prototype = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, *flat)
         name = f"{self.function}-{hashlib.sha256(_cpu().encode()).hexdigest()[:8]}"  # machines may share a disk
-        made_with = (" ".join(kinds), version("numba"), llvmlite.__version__, _cpu())
+        made_with = (" ".join(kinds), _numba(), llvmlite.__version__, _cpu())
         symbol, _, code = kept_on_disk(name, made_with, lambda: self._compiled(kinds)).partition(b"\n")
         engine = _engine()
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
@@ -97,9 +98,7 @@ def kept_on_disk(name: str, made_with: tuple[str, ...], make: Callable[[], bytes
 
     On disk: SHA-256 of what it was made with, SHA-256 of the content, the content.
     """
-    sources = [path.read_bytes() for path in sorted(_SOURCES.glob("*.py"))]
-    parts = [len(part).to_bytes(8, "little") + part for part in (*sources, *map(str.encode, made_with))]
-    key = hashlib.sha256(b"".join(parts)).digest()
+    key = _digest([_sources(_SOURCES), *map(str.encode, made_with)])
     for directory in _directories():
         try:
             whole = (directory / f"{name}.kept").read_bytes()
@@ -112,6 +111,16 @@ def kept_on_disk(name: str, made_with: tuple[str, ...], make: Callable[[], bytes
     if not any(_written(directory / f"{name}.kept", whole) for directory in _directories()):
         log.warning("no place to keep %s: every process makes it anew; set XDG_CACHE_HOME to one", name)
     return content
+
+
+def _digest(parts: Iterable[bytes]) -> bytes:
+    return hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).digest()
+
+
+@cache
+def _sources(directory: Path) -> bytes:
+    """The sources as they were when this process first asked; a process does not import them twice either."""
+    return _digest(path.read_bytes() for path in sorted(directory.glob("*.py")))
 
 
 def _directories() -> Iterator[Path]:
@@ -128,8 +137,19 @@ def _written(path: Path, whole: bytes) -> bool:
         aside.write_bytes(whole)
         aside.replace(path)
     except OSError:
+        with suppress(OSError):  # such as a full disk
+            aside.unlink(missing_ok=True)
         return False
     return True
+
+
+@cache
+def _numba() -> str:
+    """The file that has its version. (importlib.metadata takes longer than all kernels do.)"""
+    spec = find_spec("numba")
+    assert spec is not None, "numba is a dependency"
+    assert spec.origin is not None, "numba is a package"
+    return Path(spec.origin).with_name("_version.py").read_text()
 
 
 @cache

@@ -24,7 +24,6 @@ SPACE = 1 << 21
 UNSETTLED = 1 << 22
 CLASS_SHIFT = 24
 
-_CODES = np.concatenate([np.arange(0xD800), np.arange(0xE000, 0x110000)]).astype("<u4")  # all but surrogates
 _FINAL_SIGMA, _DOTTED_I = 0x3A3, 0x130  # the one that looks at its neighbours, and the one that becomes two
 _JAMO = (range(0x1161, 0x1176), range(0x11A8, 0x11C3))  # compose with what is before them, by rule
 
@@ -52,16 +51,17 @@ def _made() -> bytes:
 
 def _entries() -> U32:
     """One for each code point."""
-    text = _CODES.tobytes().decode("utf-32-le")
+    codes = np.concatenate([np.arange(0xD800), np.arange(0xE000, 0x110000)]).astype("<u4")  # all but surrogates
+    text = codes.tobytes().decode("utf-32-le")
     entries = np.full(0x110000, UNSETTLED, "<u4")  # surrogates stay so: they are no UTF-8
     lower = text.replace(chr(_DOTTED_I), "i").replace(chr(_FINAL_SIGMA), "σ").lower()
     lower_codes = np.frombuffer(lower.encode("utf-32-le"), "<u4")
-    entries[_CODES] = (lower_codes - _CODES) & LOWER
-    entries[_CODES] |= np.frombuffer(bytes(map(unicodedata.combining, text)), np.uint8).astype("<u4") << CLASS_SHIFT
+    entries[codes] = (lower_codes - codes) & LOWER
+    entries[codes] |= np.frombuffer(bytes(map(unicodedata.combining, text)), np.uint8).astype("<u4") << CLASS_SHIFT
     entries[[ord(space) for space in re.findall(r"\s", text)]] |= SPACE
     entries[_unsettled(text)] |= UNSETTLED
-    other_size = _utf8_sizes(_CODES) != _utf8_sizes(lower_codes)  # the kernels write over the character
-    entries[_CODES[other_size]] |= UNSETTLED
+    other_size = _utf8_sizes(codes) != _utf8_sizes(lower_codes)  # the kernels write over the character
+    entries[codes[other_size]] |= UNSETTLED
     entries[:0x80] = UNSETTLED  # two bytes for what takes one: no UTF-8
     return entries
 

@@ -106,15 +106,15 @@ def clean_row(
     spaced = True  # nothing, or a space, was the last to be kept
     while at < stop:
         n = min(BLOCK, stop - at)
-        source, base = data, at
-        if at + MARGIN > len(data):
-            source, base = block, 0
+        readable = at + MARGIN <= len(data)
+        source, base = (data, at) if readable else (block, 0)
+        if not readable:
             for i in range(n):
                 block[i] = data[at + i]
         white, dropped, other = classify(source, base)
         other &= _below(n)
         if other != _0:
-            if base == at:
+            if readable:
                 copy(block, 0, data, at)
             source, base = block, 0
             n, more, white, dropped, mark, mark_class = _look_up(
