@@ -102,11 +102,10 @@ def run(name: str, texts: Iterator[str], expected: int, out: Path) -> None:
             length = len(text.encode())
             size, documents, longest = size + length, documents + 1, max(longest, length)
     (out / "recipe.yaml").write_text(RECIPE % "true")
-    command = ["build", out / "recipe.yaml", "--raw", out / "raw", "--out", out / "store", "--workers", "serial"]
+    flags = {"--raw": out / "raw", "--out": out / "store", "--workers": "serial", "--until": "deduped"}
+    command = ["build", str(out / "recipe.yaml"), *(str(part) for flag in flags.items() for part in flag)]
     with (out / "log").open("w") as log:
-        build = subprocess.Popen(
-            [sys.executable, "-m", "dataproc.cli", *command, "--until", "deduped"], stdout=log, stderr=log
-        )
+        build = subprocess.Popen([sys.executable, "-m", "dataproc.cli", *command], stdout=log, stderr=log)
         _, status, usage = os.wait4(build.pid, 0)
     if status:
         sys.exit(f"{name}: {(out / 'log').read_text()}")
