@@ -6,6 +6,7 @@ neither white space nor ASCII punctuation. Only the texts that have too few of t
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
 
 import numpy as np
@@ -35,7 +36,8 @@ def _sure_pairs() -> NDArray[np.bool_]:
     sure[[byte for byte in range(0x80) if chr(byte).isalnum()]] = True
     sure[0xC2:0xF5, 0x80:0xC0] = True
     for character in map(chr, range(0x80, 0x10000)):
-        if character.isspace():
+        composes = unicodedata.combining(character) or 0x1100 <= ord(character) < 0x1200  # so does Hangul
+        if character.isspace() or composes or not unicodedata.is_normalized("NFC", character):
             first, second, *_ = character.encode()
             sure[first, second] = False
     return sure
