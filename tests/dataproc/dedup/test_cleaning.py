@@ -1,23 +1,16 @@
 """Cleaning against its definition in plain Python: on what is hard, on every character, on real text."""
 
-import os
 import re
 import string
 import sys
 import unicodedata
-from collections.abc import Iterator
-from pathlib import Path
 
-import orjson
 import pyarrow as pa
 import pytest
-import zstandard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dataproc.dedup.cleaning import character_counts, clean, clean_all
-
-DATA = Path(os.environ.get("WINNOW_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 
 # Where Python's idea of a letter, a space or a length differs from that of bytes; what NFC composes or puts in order.
 TRICKY = "İΣςσÅÅΩǅẞßﬁȺɐ\0\x1c\x1d\x1e\x1f\x85\xa0\u2028\u3000\u200b\ufeff \t\n\v\f\r!-_~'’😀𐐀\u037e\u1fef"
@@ -129,19 +122,3 @@ def test_what_is_not_utf8_is_refused(raw: bytes, data: st.DataObject | None) -> 
 def test_characters_are_code_points(rows: list[str]) -> None:
     cleaned = clean_all(pa.array(rows, pa.string()))
     assert character_counts(cleaned).tolist() == [len(definition(row)) for row in rows]
-
-
-def real_texts(source: str, count: int) -> Iterator[str]:
-    """The first documents of each of a source's files."""
-    for path in sorted((DATA / "raw" / source).glob("*.jsonl.zst")):
-        with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-            lines = stream.read(4_000_000).splitlines()[:-1][:count]
-        yield from (text for line in lines if isinstance(text := orjson.loads(line).get("text"), str))
-
-
-@pytest.mark.skipif(not (DATA / "raw").exists(), reason=f"no raw text at {DATA}; set WINNOW_DATA")
-@pytest.mark.parametrize("source", ["wikipedia", "arabic", "github", "arxiv", "c4"])
-def test_real_text_is_cleaned_as_the_definition_says(source: str) -> None:
-    rows = list(real_texts(source, 60))
-    assert sum(not row.isascii() for row in rows) > 3
-    assert clean_all(pa.array(rows)).to_pylist() == [clean(row) for row in rows]

@@ -94,20 +94,19 @@ def settled(rows: Rows, numbers: I64) -> Rows:
 def _settled(data: U8, start: int, stop: int) -> bytes:
     spans = np.empty(2 * ((stop - start) // NEAR + 1), np.int64)
     found = _unsettled_spans(data, start, stop, *tables(), spans)
-    parts: list[Any] = []  # bytes, and arrays of them
-    at = start
+    text: Any = memoryview(data)  # type: ignore[arg-type]  # an array of bytes is a buffer
+    parts, at = [], start
     for first, end in spans[: 2 * found].reshape(-1, 2).tolist():
-        parts += [data[at:first], _by_python(data[first:end])]
+        parts += [text[at:first], _by_python(text[first:end])]
         at = end
-    parts.append(data[at:stop])
-    return b"".join(parts)
+    return b"".join([*parts, text[at:stop]])
 
 
-def _by_python(text: U8) -> bytes:
+def _by_python(text: memoryview) -> bytes:
     try:
-        return unicodedata.normalize("NFC", text.tobytes().decode()).lower().encode()
+        return unicodedata.normalize("NFC", str(text, "utf-8")).lower().encode()
     except UnicodeDecodeError as error:
-        excerpt = text[max(0, error.start - 20) : error.end + 20].tobytes()
+        excerpt = bytes(text[max(0, error.start - 20) : error.end + 20])
         raise ValueError(f"a text is not UTF-8 ({error.reason}) at {excerpt!r}; decode or drop it first") from error
 
 

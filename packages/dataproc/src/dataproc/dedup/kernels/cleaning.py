@@ -16,6 +16,7 @@ from dataproc.dedup.kernels.vectors import (
     copy,
     copy_cleaned,
     count,
+    foreign,
     leads,
     load4,
     lowest,
@@ -60,7 +61,7 @@ def unsettled_spans(data: U8, start: int, stop: int, pages: U16, entries: U32, s
     mark, mark_class = -1, 0
     while at < stop:
         if data[at] < 0x80:
-            at += 1
+            at = min(stop, at + lowest(foreign(data, at))) if at + BLOCK <= len(data) else at + 1
             continue
         size, entry = _entry_at(data, at, stop, pages, entries)
         combining = entry >> CLASS_SHIFT
@@ -87,8 +88,11 @@ def unsettled_spans(data: U8, start: int, stop: int, pages: U16, entries: U32, s
 def _entry_at(data: U8, at: int, stop: int, pages: U16, entries: U32) -> tuple[int, int]:
     """Size and entry of the character beyond ASCII at a place; of what is not UTF-8, one byte that is not settled."""
     word = 0
-    for i in range(min(4, stop - at)):
-        word |= signed(data[at + i]) << 8 * i
+    if at + 4 <= len(data):
+        word = load4(data, at)
+    else:
+        for i in range(stop - at):
+            word |= signed(data[at + i]) << 8 * i
     size, code, valid = _decode(word)
     if data[at] < 0xC0 or not valid or at + size > stop:
         return 1, UNSETTLED

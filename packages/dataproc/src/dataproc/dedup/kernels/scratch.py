@@ -12,9 +12,9 @@ MARGIN = 2 * BLOCK  # vectors are read so far before and behind a text, and writ
 HASHES = 512  # shingles that are hashed in one go: their 4 KiB stay in the cache
 SEEN = 4096  # places for hashes seen lately, 16 KiB
 LANES = 32  # permutations that keep their minima in registers
+WIDE_LANES = 8  # 64-bit numbers in a vector
 NEAR = 100  # bytes that Python makes NFC in the time of a call
 LONG = 1 << 20  # bytes that it makes NFC at a time, if there is white space to cut them
-WIDE_LANES = 8  # … and of numbers of 64 bits
 
 
 class Scratch(NamedTuple):
