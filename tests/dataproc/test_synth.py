@@ -83,7 +83,7 @@ def jaccard(a: str, b: str) -> float:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory, write_jsonl: Make, words: Make) -> Path:
-    """Four files of long records, in paragraphs, with sentences; some records are no text."""
+    """Four files of long records, in paragraphs, with sentences; some records are no text, or without words."""
     root = tmp_path_factory.mktemp("raw")
 
     def text(seed: int) -> str:
@@ -93,7 +93,10 @@ def raw(tmp_path_factory: pytest.TempPathFactory, write_jsonl: Make, words: Make
 
     for file in range(4):
         records: list[dict[str, Any]] = [{"text": text(100 * file + i)} for i in range(12)]
-        write_jsonl(root / "ab"[file % 2] / f"{file}.jsonl", [*records, {"text": None}, {"other": "x"}])
+        write_jsonl(
+            root / "ab"[file % 2] / f"{file}.jsonl",
+            [*records, {"text": None}, {"other": "x"}, {"text": "|---| " * 999}],
+        )
     return root
 
 
@@ -166,6 +169,10 @@ def test_exact_and_surface_copies_clean_to_the_text_of_their_base(made: Made) ->
         elif row["kind"] == "surface":
             assert text != base
             assert cleaned(text) == cleaned(base)
+
+
+def test_a_text_without_words_is_no_document(made: Made) -> None:
+    assert not [identifier for identifier, text in made.texts.items() if not cleaned(text)]
 
 
 def test_base_documents_are_unlike_each_other(made: Made) -> None:

@@ -20,6 +20,9 @@ from manifest.identity import hash64
 LANES = 24
 PIECE_CHARS = 1500  # a longer paragraph is cut at a line's end, or else at a space
 
+WORDY = 4  # at least every fourth character of min_chars is of a word; rules and empty tables have none
+
+_WORD_CHARACTER = re.compile(r"\w")
 _PARAGRAPHS = re.compile(r"\n[ \t\r\f\v]*\n\s*")
 
 
@@ -55,7 +58,13 @@ def _lane(source: Source, file: RawFile, lengths: Lengths, seed: int) -> Iterato
             continue
         for part in _cut(text, lengths, (seed, file.path), number):
             number += 1
-            yield part
+            if _has_words(part, lengths.min_chars // WORDY):
+                yield part
+
+
+def _has_words(text: str, characters: int) -> bool:
+    """Whether a text has so many characters of words: without any, all texts would clean to the same one."""
+    return sum(1 for _ in islice(_WORD_CHARACTER.finditer(text), characters)) == characters
 
 
 def _cut(text: str, lengths: Lengths, key: tuple[object, ...], number: int) -> Iterator[str]:
