@@ -1,6 +1,7 @@
 """The peers, each with its script in peers/ and its pinned packages in a requirements file beside it.
 
-`python SCRIPT CORPUS OUT …` reads CORPUS/parquet/*.parquet and writes OUT/removed.txt, one id a line.
+`python SCRIPT CORPUS OUT …` reads CORPUS/parquet/*.parquet, writes what stays in the peer's own way, and
+OUT/removed.txt, one id a line. Libraries that only say what must go get it written as Parquet by peers/kept.py.
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ class Peer:
     @property
     def digest(self) -> str:
         """Of everything of ours that a run depends on."""
-        parts = [(HERE / self.script).read_bytes(), self.requirements.read_bytes(), repr(self.arguments).encode()]
+        parts = [
+            (HERE / self.script).read_bytes(),
+            (HERE / "kept.py").read_bytes(),
+            self.requirements.read_bytes(),
+            repr(self.arguments).encode(),
+        ]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
 
     def command(self, home: Path, corpus: Corpus, work: Path) -> list[str]:

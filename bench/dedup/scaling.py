@@ -1,7 +1,8 @@
-"""How Winnow's cost grows: the same recipe over N/8, N/4, N/2 and N documents, part by part and as one command.
+"""How Winnow's cost grows, and how well `build --dry-run` foresees it.
 
-Each part is a command of its own (`--until signatures`, then `clusters`, …), so its CPU time holds the start of a
-process; what a command costs that finds everything made is measured too, and taken off the parts.
+The same recipe over N/8, N/4, N/2 and N documents, from raw files on, part by part; and from documents on as one
+command. Each part is a command of its own (`--until documents`, then `signatures`, …), so its CPU time holds the start
+of a process; what a command costs that finds everything made is measured too, and taken off the parts.
 """
 
 from __future__ import annotations
@@ -17,9 +18,14 @@ from bench.dedup.corpora import Corpus
 from bench.dedup.measure import Measured
 from bench.dedup.runs import measured_run
 from bench.dedup.winnow import SYSTEMS, linked_copy
+from dataproc import cost
+from dataproc.estimate import estimate
+from dataproc.recipe import read
+from dataproc.workers import MEMORY_BYTES
 
 STEPS = (8, 4, 2, 1)
-PARTS = ("signatures", "clusters", "ledger", "deduped")
+PARTS = ("documents", "signatures", "clusters", "ledger", "deduped")
+SERIAL, FROM_RAW = SYSTEMS[0], SYSTEMS[2]
 
 
 def scaling(home: Path, made: Callable[[int], Corpus], documents: int, repeats: int) -> list[dict[str, Any]]:
@@ -32,6 +38,8 @@ def scaling(home: Path, made: Callable[[int], Corpus], documents: int, repeats: 
             {
                 "documents": corpus.facts["documents"],
                 "text_bytes": corpus.facts["text_bytes"],
+                "predicted": _predicted(corpus),
+                "artifacts_bytes": runs[0]["artifacts_bytes"],
                 "whole_cpu_s": median(run["whole"].cpu_s for run in runs),
                 "whole_wall_s": median(run["whole"].wall_s for run in runs),
                 "start_cpu_s": median(run["start"].cpu_s for run in runs),
@@ -42,21 +50,28 @@ def scaling(home: Path, made: Callable[[int], Corpus], documents: int, repeats: 
     return rows
 
 
-def _run(home: Path, corpus: Corpus, number: int, of: int) -> dict[str, Measured]:
-    """One round: the parts, a command that finds all made, and the whole in one command."""
+def _predicted(corpus: Corpus) -> dict[str, Any]:
+    """What a dry run says of this corpus; the share of documents that are alike is the model's own assumption."""
+    recipe = read(str(FROM_RAW.recipe))
+    found = estimate(recipe, str(corpus.path / "raw")).sources
+    rates = cost.measure([text for source in found.values() for text in source.texts], recipe)
+    told = cost.predict(found, recipe, rates, memory_bytes=MEMORY_BYTES)
+    return {"parts_cpu_s": dict(told.seconds), "artifacts_bytes": told.artifacts, "worker_bytes": told.worker}
+
+
+def _run(home: Path, corpus: Corpus, number: int, of: int) -> dict[str, Any]:
+    """One round: the parts, a command that finds all made, and the whole in one command from documents on."""
     print(f"  scaling, {corpus.name}, run {number + 1} of {of} ...", file=sys.stderr, flush=True)
-    system = SYSTEMS[0]
     work = home / "scaling"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    documents = system.documents(home, corpus)
-    linked_copy(documents, work / "parts")
-    linked_copy(documents, work / "whole")
-    found: dict[str, Measured] = {}
+    linked_copy(SERIAL.documents(home, corpus), work / "whole")
+    found: dict[str, Any] = {}
     for part in (*PARTS, "start"):
         until = "deduped" if part == "start" else part
-        found[part] = _measured(system.build(corpus, work / "parts", until), work)
-    found["whole"] = _measured(system.build(corpus, work / "whole", "deduped"), work)
+        found[part] = _measured(FROM_RAW.build(corpus, work / "parts", until), work)
+    found["whole"] = _measured(SERIAL.build(corpus, work / "whole", "deduped"), work)
+    found["artifacts_bytes"] = sum(path.stat().st_size for path in (work / "parts").rglob("*") if path.is_file())
     shutil.rmtree(work)
     return found
 

@@ -10,7 +10,7 @@ HEAD = """# Near-duplicate removal: Winnow and its peers
 
 Made by `make bench-dedup` on {made}: {processor}, {cores} cores, {memory_gib} GiB, {system}, Python {python}.
 
-The task is word 5-grams, 128 permutations, J ≥ 0.8, from Parquet to what must go. The corpus is `dataproc synth
+The task is word 5-grams, 128 permutations, J ≥ 0.8, from Parquet to filtered files. The corpus is `dataproc synth
 recipes/synth/duplicates.yaml`: text with planted near-duplicates of every grade. Precision and recall are against the
 exact answer (all pairs by prefix filtering, `bench/dedup/oracle.py`; connected components): precision = Σ min(removed,
 size − 1) / removed, recall = the same / Σ (size − 1), so it does not matter which member stays. Peers split words by
@@ -94,7 +94,22 @@ def _scaling(rows: list[dict[str, Any]]) -> str:
         f"CPU time grows {whole:.2f} ×, and {work:.2f} × without the start of the process."
     )
     head = (
-        "## How Winnow grows\n\nSerial workers, from documents on: CPU seconds of each part without the start of its "
-        "process, and of the whole in one command."
+        "## How Winnow grows\n\nSerial workers: CPU seconds of each part without the start of its process (`documents` "
+        "with reading, ftfy and the length filter), and of the whole in one command from documents on."
     )
-    return "\n".join([head, "", *lines, "", told, ""])
+    return "\n".join([head, "", *lines, "", told, "", *_predictions(rows)])
+
+
+def _predictions(rows: list[dict[str, Any]]) -> list[str]:
+    """What `--dry-run` foresees beside what was measured."""
+    parts = list(rows[0]["parts_cpu_s"])
+    names = ["documents", *parts, "all", "artifacts MB"]
+    lines = [_line(names), "|" + "---|" * len(names)]
+    for row in rows:
+        told, seen = row["predicted"]["parts_cpu_s"], row["parts_cpu_s"]
+        cells = [f"{told[part]:.2f} / {seen[part]:.2f}" for part in parts]
+        cells.append(f"{sum(told.values()):.1f} / {sum(seen.values()):.1f}")
+        sizes = f"{row['predicted']['artifacts_bytes'] / 1e6:,.0f} / {row['artifacts_bytes'] / 1e6:,.0f}"
+        lines.append(_line([f"{row['documents']:,}", *cells, sizes]))
+    head = "What `dataproc build --dry-run` foresees, and what was measured (CPU seconds: foreseen / measured):"
+    return [head, "", *lines, ""]

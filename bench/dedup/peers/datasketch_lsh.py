@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import xxhash
 from datasketch import LeanMinHash, MinHash, MinHashLSH
+from kept import write_kept
 
 PERMUTATIONS, THRESHOLD, BANDS = 128, 0.8, (16, 8)
 SEED = 1
@@ -42,7 +43,7 @@ def main(corpus: Path, out: Path, processes: int) -> None:
                         root[max(a, b)] = min(a, b)
                 lsh.insert(number, sketch, check_duplication=False)
     removed = [name for number, name in enumerate(ids) if find(root, number) != number]
-    (out / "removed.txt").write_text("".join(f"{name}\n" for name in removed))
+    write_kept(corpus, out, removed)
 
 
 def sketches(shard: Path) -> tuple[list[str], np.ndarray]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from kept import write_kept
 from rensa import RMinHashDeduplicator
 
 PERMUTATIONS, THRESHOLD, BANDS = 128, 0.8, 16
@@ -26,7 +27,7 @@ def main(corpus: Path, out: Path) -> None:
         ids = table["id"].to_pylist()
         kept = dedup.add_pairs(zip(ids, shingles(table["text"].to_pylist()), strict=True))
         removed += [name for name, stays in zip(ids, kept, strict=True) if not stays]
-    (out / "removed.txt").write_text("".join(f"{name}\n" for name in removed))
+    write_kept(corpus, out, removed)
 
 
 def shingles(texts: list[str]) -> Iterator[list[str]]:
