@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from dataproc import pipeline
 from dataproc.dedup import group_levels, links, whatif
 from dataproc.dedup.whatif import WhatIf, ask, parse_bands, parse_thresholds
+from dataproc.pipeline import near
 from dataproc.workers import MEMORY_BYTES, Serial, Task, Workers
 from manifest.errors import InputError, NotAnArtifact, WrongArtifact
 
@@ -115,7 +115,7 @@ def test_a_cap_leaves_out_the_same_pairs_as_in_builds(
     """Few bands, so that no other makes up for what the cap leaves out of one."""
     bands, threshold = (3, 2), 0.8
     uncapped = answer(thresholds=[0.6, threshold], bands=bands)
-    for module in (links, pipeline, group_levels, whatif):
+    for module in (links, near, group_levels, whatif):
         monkeypatch.setattr(module, "BUCKET_CAP", cap)
     found = answer(thresholds=[0.6, threshold], bands=bands)
     assert found.compared.capped_buckets > 0

@@ -1,7 +1,7 @@
 """What a build up to `deduped` will cost, predicted before it starts.
 
 The work on text (repair, signatures, shingle sets, Parquet) is timed on a sample of the recipe's own documents, on this
-machine; the work per document and band is a constant that was measured. How many documents have near-duplicates nobody
+machine; the work per stage, per document and per band are constants that were measured. How many documents have near-duplicates nobody
 knows beforehand, so the prediction holds for a stated share of them.
 
     seconds      of one CPU, without the start of workers
@@ -34,6 +34,8 @@ REPEATS = 3
 ALIKE = 0.35
 """The share of documents assumed to share a band with another; SlimPajama removed 35 % of RedPajama's documents."""
 
+STAGE_S = 0.4
+"""A stage, whatever its input: its files, its notes, the first use of its kernels."""
 DOCUMENT_S = 20e-6
 """Reading, naming, numbering and writing a document, whatever its length."""
 BAND_S = 0.12e-6
@@ -125,6 +127,7 @@ def of_size(documents: int, text_bytes: int, recipe: DataRecipe, rates: Rates, *
         "ledger": text_bytes * rates.read + alike_bytes * rates.sets + alike * DOCUMENT_S,
         "deduped": text_bytes * rewrite + documents * DOCUMENT_S / 2,
     }
+    seconds = {stage: STAGE_S + of_it for stage, of_it in seconds.items()}
     keys = 16 * documents * bands
     sets = int(8 * alike_bytes * rates.shingles + alike * minima) * verified
     return Cost(

@@ -1,0 +1,112 @@
+"""The build: which stages run on which artifacts, from raw files to a published mixture.
+
+normalize ─► sign ─► cluster (per group) ─► keep (ledger) ─┐
+    │                └► global clusters ─► holdout ────────┼─► dedupe ─► tokenizer ─► tokenize ─► mix
+    └──────────────────────────────────────────────────────┘
+└───── texts ─────┘└──────────────────── near ────────────────────┘└────────── training ──────────┘
+
+Given tombstones, what comes after `sign` sees no document that falls under one (dedup/removal.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dataproc.dedup.stones import NO_STONES, Stones
+from dataproc.gates import Gatekeeper
+from dataproc.inventory import build_identity, inventory
+from dataproc.pipeline import near, texts, training
+from dataproc.pipeline.context import Artifacts, Context, Item
+from dataproc.raw import RawFile
+from dataproc.recipe import DataRecipe
+from dataproc.retention import of_clusters, retention
+from dataproc.stage import Build, Planned, summary_of
+
+STAGES = ("documents", "signatures", "clusters", "ledger", "heldout", "deduped", "tokenizers", "tokens", "mixtures")
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The raw files of each source, with their hashes, and the identity of the build that they make with the recipe."""
+
+    files: dict[str, list[RawFile]]
+    identity: str
+
+
+@dataclass
+class Pipeline:
+    """One build of a recipe over a raw root."""
+
+    recipe: DataRecipe
+    raw: str
+    build: Build
+    until: str = "mixtures"
+    stones: Stones = NO_STONES
+
+    def __post_init__(self) -> None:
+        self.context = Context(self.recipe, self.build, Gatekeeper(self.recipe.dedup.gates))
+
+    def plan(self) -> Inventory:
+        """Lists and hashes the raw files. Raises DataError if a source has none, InputError if `raw` does not open."""
+        files = inventory(self.recipe, self.raw, self.build)
+        without = self.stones.digest if self.stones else ""
+        return Inventory(files, build_identity(self.recipe, files, self.until, without))
+
+    def run(self, planned: Inventory | None = None) -> list[Item]:
+        """Builds up to `until` and returns what that stage published. Raises InputError for wrong input."""
+        files = (planned or self.plan()).files
+        documents = {name: texts.documents(self.context, name, found) for name, found in files.items()}
+        if self.until == "documents":
+            return list(documents.values())
+        signatures = (
+            {name: texts.signatures(self.context, name, documents[name]) for name in documents} if self._signs else {}
+        )
+        if self.until == "signatures":
+            return list(signatures.values())
+        documents, signatures = texts.without(self.context, documents, signatures, self.stones)
+        clusters = near.all_clusters(self.context, documents, signatures)
+        if self.until == "clusters":
+            return list(clusters.values())
+        ledgers = {
+            group: near.ledger_of(self.context, group, clusters[group], documents) for group in self.context.groups()
+        }
+        if self.until == "ledger":
+            return list(ledgers.values())
+        heldout = near.heldout(self.context, clusters.get("global"), ledgers, documents)
+        if self.until == "heldout":
+            return [heldout] if heldout else []
+        deduped = {name: near.deduped(self.context, name, documents[name], ledgers, heldout) for name in documents}
+        if self.until == "deduped":
+            return list(deduped.values())
+        return self._train_side(documents, clusters, ledgers, heldout, deduped)
+
+    def _train_side(
+        self,
+        documents: Artifacts,
+        clusters: Artifacts,
+        ledgers: Artifacts,
+        heldout: Item | None,
+        deduped: Artifacts,
+    ) -> list[Item]:
+        tokenizer = training.tokenizer_of(self.context, deduped)
+        if self.until == "tokenizers":
+            return [tokenizer]
+        tokens = {
+            name: training.tokens_of(self.context, name, deduped[name], tokenizer) for name in self.recipe.streams()
+        }
+        if self.until == "tokens":
+            return list(tokens.values())
+        needed = [tokenizer, heldout, *tokens.values(), *documents.values(), *ledgers.values(), *deduped.values()]
+        if any(isinstance(item, Planned) for item in needed):
+            return [self.build.plan("mixtures", self.recipe.name)]
+        counts = retention(self.recipe, documents, ledgers, heldout, deduped, tokens)
+        counts |= {"clusters": {group: of_clusters(summary_of(item)) for group, item in clusters.items()}}
+        if self.context.gates.overridden:
+            counts |= {"overridden": self.context.gates.overridden}
+        return [training.mixture_of(self.context, tokens, tokenizer, heldout, counts)]
+
+    @property
+    def _signs(self) -> bool:
+        """Whether signatures are needed: to remove near-duplicates, to hold out whole clusters, or to find texts."""
+        dedups = self.recipe.dedup.scope != "none" or self.recipe.holds_out_by == "cluster"
+        return dedups or bool(self.stones.texts)

@@ -1,0 +1,69 @@
+"""Deduped documents → tokenizer → tokens → the mixture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dataproc import mix, tokenize, vocab
+from dataproc.pipeline.context import Artifacts, Context, Item, shards_of
+from dataproc.stage import Draft, Made, Request, producer, summary_of
+from manifest.artifact import Opened, verify
+from manifest.errors import RecipeError
+from manifest.identity import short
+from manifest.progress import Progress, report
+from manifest.record import now
+
+LIBRARIES = ("tokenizers",)  # what shapes tokenizers and tokens
+
+
+def tokenizer_of(context: Context, deduped: Artifacts) -> Item:
+    train, path = context.recipe.tokenizer.train, context.recipe.tokenizer.path
+    if train is None:
+        assert path is not None
+        text = vocab.load(Path(path)).to_str()
+        request = Request("tokenizers", context.recipe.name, vocab.STAGE, {"tokenizer_json": text}, {}, LIBRARIES)
+        return context.build.make(request, lambda draft: vocab.given(Path(path), draft=draft))
+
+    def make(draft: Draft) -> Made:
+        shards = [shard for item in deduped.values() for shard in shards_of(item, "documents")]
+        size = sum(int(summary_of(item)["text_bytes"]) for item in deduped.values())
+        if size == 0:
+            raise RecipeError("no document is left to train a tokenizer on; the sources are empty after dedup")
+        return vocab.train(shards, size, train, workers=context.build.workers, draft=draft)
+
+    inputs = {f"deduped/{name}": item for name, item in deduped.items()}
+    request = Request("tokenizers", context.recipe.name, vocab.STAGE, train.model_dump(mode="json"), inputs, LIBRARIES)
+    return context.build.make(request, make)
+
+
+def tokens_of(context: Context, name: str, deduped: Item, tokenizer: Item) -> Item:
+    def make(draft: Draft) -> Made:
+        assert isinstance(tokenizer, Opened)
+        verify(tokenizer.uri)  # one wrong byte here would be wrong in every token
+        return tokenize.tokenize(
+            shards_of(deduped, "documents"),
+            int(summary_of(deduped)["text_bytes"]),
+            tokenizer.directory,
+            workers=context.build.workers,
+            draft=draft,
+        )
+
+    inputs = {"deduped": deduped, "tokenizer": tokenizer}
+    config = {"source": name, "shard_text_bytes": tokenize.SHARD_TEXT_BYTES}
+    return context.build.make(Request("tokens", name, tokenize.STAGE, config, inputs, LIBRARIES), make)
+
+
+def mixture_of(
+    context: Context, tokens: Artifacts, tokenizer: Item, heldout: Item | None, counts: dict[str, Any]
+) -> Item:
+    assert isinstance(tokenizer, Opened)
+    assert heldout is None or isinstance(heldout, Opened)
+    some = {n: item for n, item in tokens.items() if isinstance(item, Opened) and summary_of(item)["tokens"] > 0}
+    report(Progress(stage=f"mixtures/{context.recipe.name}", done=0, total=1, unit="mixtures"))
+    base = context.build.store.where("mixtures/any")  # uris depend on the depth only, not on the name
+    made = mix.mixture(
+        context.recipe, tokens=some, tokenizer=tokenizer, heldout=heldout, base=base, summary=counts
+    ).identified()
+    path = f"mixtures/{made.name}-{short(made.id)}"
+    return context.build.publish(path, made.model_copy(update={"producer": producer(()), "created": now()}))
