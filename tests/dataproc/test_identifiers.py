@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 
 from dataproc import raw
 from dataproc.identifiers import content_ids
+from dataproc.workers import Serial
 from manifest.errors import DataError
 from manifest.identity import content_id
 
@@ -74,3 +78,27 @@ def test_equal_documents_of_two_sources_keep_ids_of_their_own(
     built = build(recipe(), tmp_path / "raw", tmp_path / "store", until="documents")
     assert built.ids("documents", "a") == {content_id("a", "same")}
     assert built.ids("documents", "b") == {content_id("b", "same")}
+
+
+@pytest.mark.parametrize("memory_bytes", [3_000, 600_000_000], ids=["many partitions", "one partition"])
+def test_many_copies_are_numbered_as_if_all_were_in_memory(
+    tmp_path: Path,
+    write_jsonl: Make,
+    recipe: Make,
+    build: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    memory_bytes: int,
+) -> None:
+    monkeypatch.setattr(raw, "GROUP_BYTES", 1)
+    rng = random.Random(0)
+    texts = [[f"text {rng.randrange(150)}" for _ in range(100)] for _ in range(4)]
+    for number, found in enumerate(texts):
+        write_jsonl(tmp_path / "raw" / "a" / f"{number}.jsonl", [{"text": text} for text in found])
+    made = recipe(sources={"a": {"files": "a/*"}})
+    built = build(made, tmp_path / "raw", tmp_path / "store", Serial(memory_bytes), until="documents")
+    seen: Counter[str] = Counter()
+    expected = []
+    for text in itertools.chain(*texts):
+        seen[text] += 1
+        expected.append(content_id("a", text) + (f".{seen[text]}" if seen[text] > 1 else ""))
+    assert [row["id"] for row in built.rows("documents", "a")] == expected

@@ -2,23 +2,51 @@
 
 Where the recipe names an id field, an id that comes twice is an error. Where ids are made from content, equal documents
 have equal ids: the second copy becomes `<id>.2`, the third `<id>.3`, in order of the raw files.
+
+    shards ──(128-bit hash of the id)──► by hash: which rows are copies ──► back to the shards, which are written anew
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
-import polars as pl
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from dataproc.dedup.buckets import may_repeat
 from dataproc.dedup.cleaning import rows_of
-from dataproc.documents import DOCUMENTS, ShardWriter, batches
+from dataproc.dedup.shingles import text_hashes
+from dataproc.documents import DOCUMENTS, ShardWriter, batches, rows_at
+from dataproc.documents import rows_of as columns_of
 from dataproc.recipe import Source
+from dataproc.shuffle import Scattered, partition_batches, partition_of, write_partitions
 from dataproc.stage import Draft
+from dataproc.workers import Workers
 from manifest.errors import DataError
-from manifest.record import Shard
+from manifest.record import Model, Shard
+
+BYTES_PER_ROW = 160  # what a partition takes for each of its rows, while they are sorted
+EXAMPLES = 3
+
+
+class Repeats(Model):
+    """What a partition found: ids that come twice or more, and where some of them are, as (shard, row)."""
+
+    ids: int
+    rows: int
+    examples: tuple[tuple[int, int], ...]
+
+
+class Renamed(Model):
+    """A shard that was written anew."""
+
+    shards: tuple[Shard, ...]
 
 
 def content_ids(name: str, texts: pa.LargeStringArray) -> pa.StringArray:
@@ -29,51 +57,118 @@ def content_ids(name: str, texts: pa.LargeStringArray) -> pa.StringArray:
     return pa.array([f"{name}/{content}" for content in hashes], pa.string())
 
 
-def unique_ids(name: str, source: Source, shards: Sequence[Shard], draft: Draft) -> tuple[Shard, ...]:
+def unique_ids(
+    name: str, source: Source, shards: Sequence[Shard], *, workers: Workers, draft: Draft
+) -> tuple[Shard, ...]:
     """The shards of a source with ids made unique. Raises DataError for a repeated id of an id field."""
     documents = [shard for shard in shards if shard.path.startswith("documents")]
-    if not documents:
-        return tuple(shards)
-    repeated = _repeated(documents, draft)
-    if repeated.height == 0:
+    files = [draft.path / shard.path for shard in documents]
+    rows = sum(shard.rows for shard in documents)
+    partitions = max(1, -(-rows * BYTES_PER_ROW // workers.memory_bytes))
+    scratch, label = draft.scratch / "ids", f"ids of {name}"
+    copies = scratch / "copies"
+    copies.mkdir(parents=True, exist_ok=True)
+    found = workers.exchange(
+        partial(_scatter, partitions=partitions),
+        list(enumerate(files)),
+        partial(_gather, shards=len(files), copies=copies),
+        partitions=partitions,
+        result=Repeats,
+        scratch=scratch,
+        label=label,
+    )
+    if not any(repeats.rows for repeats in found):
         return tuple(shards)
     if source.id is not None:
-        examples = ", ".join(repr(i.removeprefix(f"{name}/")) for i in repeated["id"].unique(maintain_order=True)[:3])
-        raise DataError(
-            f"source {name!r}: {repeated['id'].n_unique():,} ids occur more than once, such as {examples}; field "
-            f"{source.id!r} must name each document once. Correct the files, or leave 'id' out of the recipe: then ids "
-            "are made from the content"
-        )
-    changed = set(repeated.filter(pl.col("copy") > 1)["shard"])
-    renamed = {path: _rename(path, repeated.filter(pl.col("shard") == path), draft) for path in sorted(changed)}
-    return tuple(s for shard in shards for s in renamed.get(shard.path, (shard,)))
+        raise _repeated(name, source.id, found, files)
+    renamed = workers.map(
+        partial(_rename, copies=_listed(copies, partitions), draft=draft.path),
+        list(enumerate(files)),
+        result=Renamed,
+        notes=draft.notes / "ids",
+        label=label,
+    )
+    instead = {shard.path: made.shards for shard, made in zip(documents, renamed, strict=True) if made.shards}
+    return tuple(s for shard in shards for s in instead.get(shard.path, (shard,)))
 
 
-def _repeated(shards: Sequence[Shard], draft: Draft) -> pl.DataFrame:
-    """The rows whose id occurs before or after: shard, row, id, copy (1, 2, …)."""
-    frames = [
-        pl.scan_parquet(draft.path / shard.path)
-        .select("id")
-        .with_row_index("row")
-        .with_columns(shard=pl.lit(shard.path))
-        for shard in sorted(shards, key=lambda s: s.path)
-    ]
-    table = pl.concat(frames)
-    twice = table.group_by("id").len().filter(pl.col("len") > 1).select("id").collect(engine="streaming")
-    if twice.height == 0:
-        return pl.DataFrame(schema={"shard": pl.String, "row": pl.UInt32, "id": pl.String, "copy": pl.UInt32})
-    rows = table.join(twice.lazy(), on="id", how="semi").collect().sort("shard", "row")
-    return rows.with_columns((pl.int_range(pl.len(), dtype=pl.UInt32).over("id") + 1).alias("copy"))
+def _repeated(name: str, field: str, found: Sequence[Repeats], files: Sequence[Path]) -> DataError:
+    places = sorted(place for repeats in found for place in repeats.examples)[:EXAMPLES]
+    ids = [rows_at(files[shard], np.array([row]), ["id"])["id"][0].as_py() for shard, row in places]
+    examples = ", ".join(repr(i.removeprefix(f"{name}/")) for i in ids)
+    return DataError(
+        f"source {name!r}: {sum(repeats.ids for repeats in found):,} ids occur more than once, such as {examples}; "
+        f"field {field!r} must name each document once. Correct the files, or leave 'id' out of the recipe: then ids "
+        "are made from the content"
+    )
 
 
-def _rename(path: str, rows: pl.DataFrame, draft: Draft) -> tuple[Shard, ...]:
-    """Writes a shard anew, as `documents-…-ids-…`, with the copies' ids."""
-    new = {row: f"{identifier}.{copy}" for row, identifier, copy in rows.select("row", "id", "copy").rows() if copy > 1}
-    writer = ShardWriter(draft.path, path.removesuffix(".parquet") + "-ids", DOCUMENTS)
-    start = 0
-    for batch in batches(draft.path / path):
-        ids = batch["id"].to_pylist()
-        ids = [new.get(start + row, identifier) for row, identifier in enumerate(ids)]
-        writer.write(batch.set_column(0, "id", pa.array(ids, pa.string())))
-        start += batch.num_rows
-    return writer.close()
+def _scatter(numbered: tuple[int, Path], file: Path, *, partitions: int) -> None:
+    """One task: the ids of a shard, by hash."""
+    number, path = numbered
+    ids = columns_of(path, ["id"])["id"].cast(pa.large_string()).combine_chunks()
+    hashes_N2 = text_hashes(ids)
+    low, high = np.ascontiguousarray(hashes_N2[:, 0]), np.ascontiguousarray(hashes_N2[:, 1])
+    table = pa.table({"low": low, "high": high, "shard": np.full(len(low), number), "row": np.arange(len(low))})
+    write_partitions(file, table, partition_of(low, partitions), partitions)
+
+
+def _gather(partition: int, rows: Scattered, *, shards: int, copies: Path) -> Repeats:
+    """The copies of a partition, by shard. A number counts the rows of its id, from 1 at the first."""
+    columns: dict[str, list[NDArray[np.generic]]] = {"low": [], "high": [], "shard": [], "row": []}
+    for batch in rows:
+        for column, parts in columns.items():
+            parts.append(batch[column].to_numpy())
+    low, high, shard, row = (
+        np.concatenate([np.zeros(0, kind), *parts])
+        for parts, kind in zip(columns.values(), (np.uint64, np.uint64, np.int64, np.int64), strict=True)
+    )
+    perhaps = may_repeat(low)
+    low, high, shard, row = low[perhaps], high[perhaps], shard[perhaps], row[perhaps]
+    order = np.lexsort((row, shard, high, low))
+    low, high, shard, row = low[order], high[order], shard[order], row[order]
+    again = np.zeros(len(low), np.bool_)
+    again[1:] = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
+    number = np.arange(len(low))
+    number = number - np.maximum.accumulate(np.where(again, 0, number)) + 1
+    table = pa.table({"row": row[again], "number": number[again]})
+    write_partitions(_copies_file(copies, partition), table, shard[again], shards)
+    first = np.flatnonzero(number[again] == 2)
+    examples = np.lexsort((row[again][first], shard[again][first]))[:EXAMPLES]
+    places = zip(shard[again][first][examples].tolist(), row[again][first][examples].tolist(), strict=True)
+    return Repeats(ids=len(first), rows=int(again.sum()), examples=tuple(places))
+
+
+def _copies_file(copies: Path, partition: int) -> Path:
+    return copies / f"{partition:06d}.arrow"
+
+
+def _listed(copies: Path, partitions: int) -> tuple[Path, ...]:
+    return tuple(_copies_file(copies, partition) for partition in range(partitions))
+
+
+def _rename(numbered: tuple[int, Path], *, copies: tuple[Path, ...], draft: Path) -> Renamed:
+    """One task: a shard with the copies' ids, as `documents-…-ids-…`; nothing if it has no copy."""
+    number, path = numbered
+    found = list(partition_batches(copies, number))
+    if not found:
+        return Renamed(shards=())
+    rows = np.concatenate([batch["row"].to_numpy() for batch in found])
+    numbers = np.concatenate([batch["number"].to_numpy() for batch in found])
+    order = np.argsort(rows)
+    writer = ShardWriter(draft, f"{path.stem}-ids", DOCUMENTS)
+    for batch in _with_ids(path, rows[order], numbers[order]):
+        writer.write(batch)
+    return Renamed(shards=writer.close())
+
+
+def _with_ids(path: Path, rows: NDArray[np.int64], numbers: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+    """The rows of a shard, with `.number` after the ids of some of them."""
+    first = 0
+    for batch in batches(path):
+        low, high = np.searchsorted(rows, [first, first + batch.num_rows])
+        suffix = np.full(batch.num_rows, "", object)
+        suffix[rows[low:high] - first] = [f".{number}" for number in numbers[low:high].tolist()]
+        ids = pc.binary_join_element_wise(batch["id"], pa.array(suffix, pa.string()), "")
+        yield batch.set_column(0, "id", ids)
+        first += batch.num_rows

@@ -34,7 +34,7 @@ def documents(context: Context, name: str, files: Sequence[RawFile]) -> Item:
         counts = {key: sum(getattr(task, key) for task in done) for key in normalize.COUNTS}
         bad = [draft.path / shard.path for shard in shards if shard.path.startswith("quarantine")]
         normalize.check_unreadable(name, counts, bad, clean)
-        return Made(unique_ids(name, source, shards, draft), counts)
+        return Made(unique_ids(name, source, shards, workers=context.build.workers, draft=draft), counts)
 
     inputs: dict[str, Input] = {f.path: Raw(f.path, f.sha256, f.uri) for f in files}
     shaping = clean.model_dump(mode="json", exclude={"max_unreadable"})
