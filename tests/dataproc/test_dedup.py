@@ -284,7 +284,7 @@ def test_workers_and_partitions_do_not_change_the_result(
 
 def test_many_small_shards_do_not_change_the_result(of_families: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = of_families()
-    monkeypatch.setitem(ShardWriter.__init__.__kwdefaults__, "shard_bytes", 1)
+    monkeypatch.setattr("dataproc.documents.SHARD_BYTES", 1)
     monkeypatch.setattr("dataproc.normalize.BATCH_BYTES", 1500)
     cut = of_families(apart=True)
     assert len(cut.artifact("documents", "a").manifest.shards) > 5
@@ -361,7 +361,7 @@ def test_a_shard_of_documents_has_one_of_signatures_however_large(
     for i in range(3):
         documents.write(pa.table({"id": [f"a/{i}"], "text": ["text"], "source": ["a"], "meta": ["{}"]}))
     (shard,) = documents.close()
-    monkeypatch.setitem(ShardWriter.__init__.__kwdefaults__, "shard_bytes", 1)
+    monkeypatch.setattr("dataproc.documents.SHARD_BYTES", 1)
     signed = sign.sign(tmp_path / shard.path, shingling=Shingling("char", 13), permutations=16, draft=tmp_path)
     assert [made.rows for made in signed.shards] == [3, 3]
 

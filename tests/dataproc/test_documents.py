@@ -95,14 +95,20 @@ def test_compression_is_no_part_of_the_digest(tmp_path_factory: pytest.TempPathF
         assert digest(*batches(path)) == shard.digest
 
 
-def test_a_shard_is_closed_when_it_is_full_and_none_is_made_of_nothing(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, "rows", SCHEMA, shard_bytes=1)
+@pytest.mark.parametrize("limit", ["SHARD_BYTES", "SHARD_ROWS"])
+def test_a_shard_is_closed_when_it_is_full_and_none_is_made_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(f"dataproc.documents.{limit}", 1)
+    writer, one = ShardWriter(tmp_path, "rows", SCHEMA), ShardWriter(tmp_path, "one", SCHEMA, whole=True)
     for i in range(3):
-        writer.write(table([(str(i), "", 0, 0.0, b"0000")]))
-        writer.write(table([]))
+        for each in (writer, one):
+            each.write(table([(str(i), "", 0, 0.0, b"0000")]))
+            each.write(table([]))
     assert [(shard.path, shard.rows) for shard in writer.close()] == [(f"rows-0000{i}.parquet", 1) for i in range(3)]
+    assert [(shard.path, shard.rows) for shard in one.close()] == [("one-00000.parquet", 3)]
     assert ShardWriter(tmp_path, "none", SCHEMA).close() == ()
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_batch_is_never_more_than_was_written_at_once(tmp_path: Path) -> None:

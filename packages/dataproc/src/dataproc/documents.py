@@ -26,6 +26,7 @@ DOCUMENTS = pa.schema(
 )
 BATCH_ROWS = 2048
 SHARD_BYTES = 256_000_000
+SHARD_ROWS = 200_000  # whoever works on the rows of a shard, without their texts, holds so many
 
 
 class RowDigest:
@@ -73,13 +74,14 @@ def _hash_array(array: pa.Array, lengths: Any, values: Any) -> None:
 
 
 class ShardWriter:
-    """Writes rows into shards `<stem>-00000.parquet`, …, each closed when it holds `shard_bytes` of Arrow memory.
+    """Writes rows into shards `<stem>-00000.parquet`, …, each closed when it holds SHARD_BYTES of Arrow memory or
+    SHARD_ROWS rows, give or take a batch; or all into one (`whole`).
 
     A shard appears under its name when it is whole. Its pages have checksums, which reading checks.
     """
 
-    def __init__(self, directory: Path, stem: str, schema: pa.Schema, *, shard_bytes: int = SHARD_BYTES) -> None:
-        self.directory, self.stem, self.schema, self.shard_bytes = directory, stem, schema, shard_bytes
+    def __init__(self, directory: Path, stem: str, schema: pa.Schema, *, whole: bool = False) -> None:
+        self.directory, self.stem, self.schema, self.whole = directory, stem, schema, whole
         self.shards: list[Shard] = []
         self._writer: pq.ParquetWriter | None = None
         self._bytes = 0
@@ -95,7 +97,7 @@ class ShardWriter:
         self._writer.write_table(table, row_group_size=BATCH_ROWS)
         self._digest.update(table)
         self._bytes += table.nbytes
-        if self._bytes >= self.shard_bytes:
+        if not self.whole and (self._bytes >= SHARD_BYTES or self._digest.rows >= SHARD_ROWS):
             self.close()
 
     def close(self) -> tuple[Shard, ...]:

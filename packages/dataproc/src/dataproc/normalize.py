@@ -26,7 +26,7 @@ from dataproc.rows import Rows, rows
 from manifest.errors import DataError
 from manifest.record import Model, Shard
 
-STAGE = "normalize/2"
+STAGE = "normalize/3"
 QUARANTINE = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("excerpt", pa.string())])
 BATCH_BYTES = 4_000_000
 COUNTS = ("records", "unreadable", "short", "documents", "text_bytes")

@@ -11,7 +11,6 @@ import pytest
 
 from dataproc.dedup.index.remove import remove
 from dataproc.dedup.stones import Stones, Tombstone, read
-from dataproc.documents import ShardWriter
 from dataproc.workers import Workers
 from manifest.errors import InputError, WrongArtifact
 from manifest.record import Artifact
@@ -110,7 +109,7 @@ def test_many_shards_and_workers_change_nothing(
 ) -> None:
     left_out = stones(["b/short-2"], [corpus["a/short-3"], corpus[min(corpus)]])
     whole = built(heldout_recipe(), corpus, left_out)
-    monkeypatch.setitem(ShardWriter.__init__.__kwdefaults__, "shard_bytes", 1)
+    monkeypatch.setattr("dataproc.documents.SHARD_BYTES", 1)
     monkeypatch.setattr("dataproc.normalize.BATCH_BYTES", 1500)
     raw = write_raw(corpus, tmp_path / "raw")
     cut = build(heldout_recipe(), raw, tmp_path / "store", ray_workers, without=left_out)

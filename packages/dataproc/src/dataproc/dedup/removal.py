@@ -208,7 +208,7 @@ def _write_signatures(numbered: tuple[int, Path], *, dropped: Path, names: Mappi
     if not len(rows):
         return Written(shards=(), rows=0)
     stem = f"signatures-{number:05d}"
-    writer = ShardWriter(draft, stem, sign.SIGNATURES, shard_bytes=2 * table.nbytes + 1)  # one for one
+    writer = ShardWriter(draft, stem, sign.SIGNATURES, whole=True)
     for batch in table.filter(stays).to_batches():
         writer.write(_renamed(batch, names))
     minima_ND = sign.minima_of(shard.with_name(sign.minima_name(shard.stem)))

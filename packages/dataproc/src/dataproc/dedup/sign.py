@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -41,7 +40,7 @@ class Signed(Model):
 def sign(shard: Path, *, shingling: Shingling, permutations: int, draft: Path) -> Signed:
     """One task: a shard of documents → its shard of signatures."""
     stem = shard.stem.replace("documents", "signatures")
-    writer = ShardWriter(draft, stem, SIGNATURES, shard_bytes=sys.maxsize)  # one for one, whatever its size
+    writer = ShardWriter(draft, stem, SIGNATURES, whole=True)
     rows = pq.ParquetFile(shard).metadata.num_rows
     with MinimaWriter(draft / minima_name(f"{stem}-00000"), rows, permutations) as minima:
         for batch in batches(shard, ["id", "text"]):
