@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dataproc.dedup.group import Group, ShardPair, mapped, save
 from dataproc.dedup.pairs import Evidence
-from dataproc.dedup.shingles import shingle_sets
+from dataproc.dedup.shingles import by_size, shingle_sets
 from dataproc.dedup.sign import minima_of
 from dataproc.documents import picked, rows_of
 from dataproc.stage import Draft
@@ -93,8 +93,9 @@ def _read(place: Place, *, group: Group, listing: str) -> Gathered:
     _write_at(group.file(listing, "minima.u32"), minima_ND[0].nbytes * place.first, minima_ND)
     sizes: list[NDArray[np.int64]] = []
     end = place.start
-    for batch in picked(place.pair.documents, ["text"], rows):
-        sets = shingle_sets(batch["text"], group.matching.shingling)
+    batches = picked(place.pair.documents, ["text"], rows)
+    for texts in (texts for batch in batches for texts in by_size(batch["text"])):
+        sets = shingle_sets(texts, group.matching.shingling)
         _write_at(group.file(listing, "sets.u64"), 8 * end, sets.hashes)
         sizes.append(np.diff(sets.offsets))
         end += len(sets.hashes)

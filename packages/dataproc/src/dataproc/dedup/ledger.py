@@ -13,18 +13,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dataproc.dedup.jaccard import exact
 from dataproc.dedup.keep import Key
 from dataproc.dedup.places import Sources, fetch, place_column
-from dataproc.dedup.shingles import Shingling, shingle_sets
+from dataproc.dedup.shingles import Shingling, by_size, shingle_sets
 from dataproc.dedup.survivors import survivors
 from dataproc.documents import DOCUMENTS, ShardWriter, picked
 from dataproc.shuffle import partition_batches
@@ -33,7 +31,6 @@ from dataproc.workers import Workers
 from manifest.record import Model, Shard
 
 STAGE = "keep/2"
-BATCH_BYTES = 8_000_000  # of text; its shingles take up to 16 times as much for a while
 TEXTS = pa.schema([("place", pa.int64()), ("row", pa.int64()), DOCUMENTS.field("text")])
 LEDGER = pa.schema(
     [
@@ -146,18 +143,9 @@ def _all_exact(documents: Path, removed: pl.DataFrame, survivors: pa.Table, shin
     )["text"].to_numpy()
     first = 0
     for batch in picked(documents, ["text"], removed["row"].to_numpy()):
-        for texts in _by_size(batch["text"]):
+        for texts in by_size(batch["text"]):
             own = shingle_sets(texts, shingling)
             rows, places = np.unique(beside[first : first + len(texts)], return_inverse=True)
             others = shingle_sets(survivors["text"].take(pa.array(rows)), shingling)
             yield from (exact(own.of(text), others.of(place)) for text, place in enumerate(places))
             first += len(texts)
-
-
-def _by_size(texts: pa.Array) -> Iterator[pa.Array]:
-    """An array of texts in parts of about BATCH_BYTES."""
-    ends = np.cumsum(pc.binary_length(texts).to_numpy().astype(np.int64)) // BATCH_BYTES
-    bounds = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist(), len(texts)]
-    for low, high in pairwise(bounds):
-        if low < high:
-            yield texts.slice(low, high - low)

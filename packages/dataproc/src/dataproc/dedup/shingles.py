@@ -7,12 +7,14 @@ The hashes of a batch take eight bytes per shingle, so hand in batches, not corp
 `minhash.sketch` makes them from raw texts.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataproc.dedup.cleaning import Rows, clean_all, longest, offsets_of, rows_of, split
 from dataproc.dedup.kernels.scratch import Scratch, scratch
@@ -31,6 +33,8 @@ _pack_rows = Native("dataproc.dedup.kernels.sets", "pack_rows")
 _TEXT_SEEDS = np.array([0x510E527FADE682D1, 0x9B05688C2B3E6C1F], np.uint64)
 
 
+BATCH_BYTES = 8_000_000
+"""Of texts whose sets are held at once; they take up to 16 times as much for a while."""
 # Cleaned bytes that are made sets at a time: their hashes, eight times as many bytes, stay in the cache.
 _AT_A_TIME = 1 << 17
 
@@ -85,6 +89,15 @@ def shingle_sets(texts: pa.Array | pa.ChunkedArray, shingling: Shingling) -> Shi
         sizes[row : row + len(of_part)] = np.diff(sets.offsets)
         row, end = row + len(of_part), end + len(sets.hashes)
     return ShingleSets(hashes[:end], offsets_of(sizes))
+
+
+def by_size(texts: pa.Array) -> Iterator[pa.Array]:
+    """An array of texts in parts of about BATCH_BYTES: one text at least, however long."""
+    ends = np.cumsum(pc.binary_length(texts).to_numpy().astype(np.int64)) // BATCH_BYTES
+    bounds = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist(), len(texts)]
+    for low, high in pairwise(bounds):
+        if low < high:
+            yield texts.slice(low, high - low)
 
 
 def shingle_hashes(cleaned: pa.LargeStringArray, shingling: Shingling) -> ShingleHashes:
