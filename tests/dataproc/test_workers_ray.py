@@ -40,9 +40,10 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from dataproc import workers
+from dataproc.workers import actors
 from manifest.errors import run_command
 
-workers.PATIENCE_S = 0.5
+actors.PATIENCE_S = 0.5
 spec, seconds, notes = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
 
 def task(number):

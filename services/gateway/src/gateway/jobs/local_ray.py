@@ -136,7 +136,7 @@ class LocalRay:
 
 def main() -> None:
     """The keeper."""
-    from dataproc.workers import private_ray, ray_address
+    from dataproc.workers.cluster import private_ray, ray_address
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     report = os.fdopen(os.dup(1), "w")
