@@ -16,9 +16,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dataproc.dedup import cluster, links, members, sign, survivors
+from dataproc.dedup import links, members, sign, survivors
 from dataproc.dedup.bands import Bands, band_keys
 from dataproc.dedup.cleaning import clean_all
+from dataproc.dedup.group import BYTES_PER_KEY
 from dataproc.dedup.minhash import signatures
 from dataproc.dedup.shingles import Shingling, shingle_hashes
 from dataproc.documents import DOCUMENTS, ShardWriter
@@ -274,7 +275,7 @@ def test_workers_and_partitions_do_not_change_the_result(
     of_families: Make, ray_workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = of_families()
-    monkeypatch.setattr(ray_workers, "memory_bytes", 30 * cluster.BYTES_PER_KEY)
+    monkeypatch.setattr(ray_workers, "memory_bytes", 30 * BYTES_PER_KEY)
     monkeypatch.setattr(members, "COMPONENTS_PER_PARTITION", 3)
     monkeypatch.setattr(survivors, "CLUSTERS_PER_PARTITION", 2)
     cut = of_families(ray_workers, apart=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dataproc.dedup import group_levels, links, whatif
+from dataproc.dedup import group, group_levels, links, whatif
 from dataproc.dedup.whatif import WhatIf, ask, parse_bands, parse_thresholds
 from dataproc.pipeline import near
 from dataproc.workers import MEMORY_BYTES, Serial, Task, Workers
@@ -130,7 +130,7 @@ def test_workers_and_partitions_do_not_change_the_answer(
     monkeypatch.setattr(group_levels, "BUCKET_CAP", 3)
     whole = answer(bands=(8, 3))
     assert answer(bands=(8, 3), workers=ray_workers) == whole
-    monkeypatch.setattr(whatif, "BYTES_PER_KEY", MEMORY_BYTES // 30)
+    monkeypatch.setattr(group, "BYTES_PER_KEY", MEMORY_BYTES // 30)
     assert answer(bands=(8, 3)).points == whole.points
 
 

@@ -19,28 +19,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from dataproc.dedup.buckets import may_repeat
 from dataproc.dedup.cleaning import rows_of
+from dataproc.dedup.identical import gather_identical, scatter_hashes
 from dataproc.dedup.shingles import text_hashes
 from dataproc.documents import DOCUMENTS, ShardWriter, batches, rows_at
 from dataproc.documents import rows_of as columns_of
 from dataproc.recipe import Source
-from dataproc.shuffle import Scattered, partition_batches, partition_of, write_partitions
+from dataproc.shuffle import Scattered, partition_batches, write_partitions
 from dataproc.stage import Draft
 from dataproc.workers import Workers
 from manifest.errors import DataError
 from manifest.record import Model, Shard
 
-BYTES_PER_ROW = 160  # what a partition takes for each of its rows, while they are sorted
+BYTES_PER_ID = 160  # what a partition takes for each of its ids, while they are sorted
 EXAMPLES = 3
 
 
 class Repeats(Model):
-    """What a partition found: ids that come twice or more, and where some of them are, as (shard, row)."""
+    """What a partition found: ids that come twice or more, and the second places of some of them."""
 
     ids: int
-    rows: int
-    examples: tuple[tuple[int, int], ...]
+    examples: tuple[int, ...]
 
 
 class Renamed(Model):
@@ -63,26 +62,26 @@ def unique_ids(
     """The shards of a source with ids made unique. Raises DataError for a repeated id of an id field."""
     documents = [shard for shard in shards if shard.path.startswith("documents")]
     files = [draft.path / shard.path for shard in documents]
-    rows = sum(shard.rows for shard in documents)
-    partitions = max(1, -(-rows * BYTES_PER_ROW // workers.memory_bytes))
+    bounds = [0, *itertools.accumulate(shard.rows for shard in documents)]
     scratch, label = draft.scratch / "ids", f"ids of {name}"
     copies = scratch / "copies"
     copies.mkdir(parents=True, exist_ok=True)
+    partitions = workers.partitions(bounds[-1], BYTES_PER_ID)
     found = workers.exchange(
         partial(_scatter, partitions=partitions),
-        list(enumerate(files)),
-        partial(_gather, shards=len(files), copies=copies),
+        list(zip(bounds, files, strict=False)),
+        partial(_gather, bounds=bounds, copies=copies),
         partitions=partitions,
         result=Repeats,
         scratch=scratch,
         label=label,
     )
-    if not any(repeats.rows for repeats in found):
+    if not any(repeats.ids for repeats in found):
         return tuple(shards)
     if source.id is not None:
-        raise _repeated(name, source.id, found, files)
+        raise _repeated(name, source.id, found, files, bounds)
     renamed = workers.map(
-        partial(_rename, copies=_listed(copies, partitions), draft=draft.path),
+        partial(_rename, copies=tuple(_copies_file(copies, p) for p in range(partitions)), draft=draft.path),
         list(enumerate(files)),
         result=Renamed,
         notes=draft.notes / "ids",
@@ -92,9 +91,13 @@ def unique_ids(
     return tuple(s for shard in shards for s in instead.get(shard.path, (shard,)))
 
 
-def _repeated(name: str, field: str, found: Sequence[Repeats], files: Sequence[Path]) -> DataError:
-    places = sorted(place for repeats in found for place in repeats.examples)[:EXAMPLES]
-    ids = [rows_at(files[shard], np.array([row]), ["id"])["id"][0].as_py() for shard, row in places]
+def _repeated(
+    name: str, field: str, found: Sequence[Repeats], files: Sequence[Path], bounds: Sequence[int]
+) -> DataError:
+    places = np.array(sorted(place for repeats in found for place in repeats.examples)[:EXAMPLES])
+    shards = _shards_at(bounds, places)
+    rows = [np.array([place - bounds[shard]]) for place, shard in zip(places, shards, strict=True)]
+    ids = [rows_at(files[shard], row, ["id"])["id"][0].as_py() for shard, row in zip(shards, rows, strict=True)]
     examples = ", ".join(repr(i.removeprefix(f"{name}/")) for i in ids)
     return DataError(
         f"source {name!r}: {sum(repeats.ids for repeats in found):,} ids occur more than once, such as {examples}; "
@@ -103,48 +106,31 @@ def _repeated(name: str, field: str, found: Sequence[Repeats], files: Sequence[P
     )
 
 
-def _scatter(numbered: tuple[int, Path], file: Path, *, partitions: int) -> None:
+def _scatter(placed: tuple[int, Path], file: Path, *, partitions: int) -> None:
     """One task: the ids of a shard, by hash."""
-    number, path = numbered
+    first, path = placed
     ids = columns_of(path, ["id"])["id"].cast(pa.large_string()).combine_chunks()
-    hashes_N2 = text_hashes(ids)
-    low, high = np.ascontiguousarray(hashes_N2[:, 0]), np.ascontiguousarray(hashes_N2[:, 1])
-    table = pa.table({"low": low, "high": high, "shard": np.full(len(low), number), "row": np.arange(len(low))})
-    write_partitions(file, table, partition_of(low, partitions), partitions)
+    scatter_hashes(file, text_hashes(ids), np.arange(first, first + len(ids)), partitions)
 
 
-def _gather(partition: int, rows: Scattered, *, shards: int, copies: Path) -> Repeats:
-    """The copies of a partition, by shard. A number counts the rows of its id, from 1 at the first."""
-    columns: dict[str, list[NDArray[np.generic]]] = {"low": [], "high": [], "shard": [], "row": []}
-    for batch in rows:
-        for column, parts in columns.items():
-            parts.append(batch[column].to_numpy())
-    low, high, shard, row = (
-        np.concatenate([np.zeros(0, kind), *parts])
-        for parts, kind in zip(columns.values(), (np.uint64, np.uint64, np.int64, np.int64), strict=True)
-    )
-    perhaps = may_repeat(low)
-    low, high, shard, row = low[perhaps], high[perhaps], shard[perhaps], row[perhaps]
-    order = np.lexsort((row, shard, high, low))
-    low, high, shard, row = low[order], high[order], shard[order], row[order]
-    again = np.zeros(len(low), np.bool_)
-    again[1:] = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
-    number = np.arange(len(low))
-    number = number - np.maximum.accumulate(np.where(again, 0, number)) + 1
-    table = pa.table({"row": row[again], "number": number[again]})
-    write_partitions(_copies_file(copies, partition), table, shard[again], shards)
-    first = np.flatnonzero(number[again] == 2)
-    examples = np.lexsort((row[again][first], shard[again][first]))[:EXAMPLES]
-    places = zip(shard[again][first][examples].tolist(), row[again][first][examples].tolist(), strict=True)
-    return Repeats(ids=len(first), rows=int(again.sum()), examples=tuple(places))
+def _gather(partition: int, rows: Scattered, *, bounds: Sequence[int], copies: Path) -> Repeats:
+    """The copies of a partition, by shard, with their numbers: 2 for the second of its id, and so on."""
+    firsts, places = gather_identical(rows).T
+    starts = np.flatnonzero(np.diff(firsts, prepend=-1))
+    number = 2 + np.arange(len(firsts)) - np.repeat(starts, np.diff(starts, append=len(firsts)))
+    shard = _shards_at(bounds, places)
+    table = pa.table({"row": places - np.asarray(bounds)[shard], "number": number})
+    write_partitions(_copies_file(copies, partition), table, shard, len(bounds) - 1)
+    return Repeats(ids=len(starts), examples=tuple(np.sort(places[starts])[:EXAMPLES].tolist()))
+
+
+def _shards_at(bounds: Sequence[int], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The shards in which places of the source lie; shard s has those from bounds[s] to before bounds[s + 1]."""
+    return np.searchsorted(bounds, places, side="right") - 1
 
 
 def _copies_file(copies: Path, partition: int) -> Path:
     return copies / f"{partition:06d}.arrow"
-
-
-def _listed(copies: Path, partitions: int) -> tuple[Path, ...]:
-    return tuple(_copies_file(copies, partition) for partition in range(partitions))
 
 
 def _rename(numbered: tuple[int, Path], *, copies: tuple[Path, ...], draft: Path) -> Renamed:

@@ -22,7 +22,7 @@ from pathlib import Path
 from dataproc.dedup import audit
 from dataproc.dedup.candidates import find_candidates
 from dataproc.dedup.evidence import gather_evidence
-from dataproc.dedup.group import CANDIDATES, Group, Matching, shard_pairs, write_pairs
+from dataproc.dedup.group import CANDIDATES, Matching, make_group, shard_pairs
 from dataproc.dedup.identical import link_identical
 from dataproc.dedup.links import link_all
 from dataproc.dedup.members import write_members
@@ -30,19 +30,13 @@ from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
 
 STAGE = "cluster/2"
-BYTES_PER_KEY = 300
-"""What a row (key, document) takes at most while its partition is sorted and linked."""
 
 
 def cluster(
     sources: Sequence[tuple[str, Sequence[Path], Sequence[Path]]], matching: Matching, *, workers: Workers, draft: Draft
 ) -> Made:
     """The stage. sources: (name, shards of documents, shards of signatures), in recipe order."""
-    pairs = shard_pairs(sources)
-    rows = sum(pair.rows for pair in pairs)
-    partitions = max(1, -(-rows * BYTES_PER_KEY // workers.memory_bytes))
-    group = Group(draft.scratch, rows, matching, partitions)
-    write_pairs(draft.scratch, pairs)
+    group = make_group(shard_pairs(sources), matching, workers=workers, draft=draft)
     repeats = link_identical(group, workers=workers, draft=draft)
     find_candidates(group, workers=workers, draft=draft)
     alike = audit.find_alike(group, workers=workers, draft=draft)
@@ -53,7 +47,7 @@ def cluster(
     members = write_members(group, forest, workers=workers, draft=draft)
     s_curve = {f"{j / 100:.2f}": round(matching.bands.catch_probability(j / 100), 6) for j in range(50, 100, 5)}
     summary = {
-        "documents": rows,
+        "documents": group.documents,
         **members.summary,
         "identical_links": repeats,
         **linked.model_dump(),

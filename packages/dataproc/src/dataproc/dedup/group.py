@@ -30,9 +30,13 @@ from pydantic import TypeAdapter
 from dataproc.dedup.bands import Bands
 from dataproc.dedup.shingles import Shingling
 from dataproc.dedup.sign import minima_name
+from dataproc.stage import Draft
+from dataproc.workers import Workers
 from manifest.record import Model
 from manifest.store import write_atomic
 
+BYTES_PER_KEY = 300
+"""What a row (key, document) takes at most while its partition is sorted and linked."""
 PAIRS = "shards.json"
 CANDIDATES = "candidates"
 
@@ -125,9 +129,11 @@ def shard_pairs(sources: Sequence[tuple[str, Sequence[Path], Sequence[Path]]]) -
     return tuple(pairs)
 
 
-def write_pairs(scratch: Path, pairs: Sequence[ShardPair]) -> None:
-    """Before any task of the group."""
-    write_atomic(scratch / PAIRS, _PAIRS.dump_json(tuple(pairs)))
+def make_group(pairs: Sequence[ShardPair], matching: Matching, *, workers: Workers, draft: Draft) -> Group:
+    """The group of these shards, with what its tasks read of it in the draft's scratch."""
+    write_atomic(draft.scratch / PAIRS, _PAIRS.dump_json(tuple(pairs)))
+    rows = sum(pair.rows for pair in pairs)
+    return Group(draft.scratch, rows, matching, workers.partitions(rows, BYTES_PER_KEY))
 
 
 @lru_cache(maxsize=4)

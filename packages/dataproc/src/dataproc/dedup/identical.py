@@ -61,20 +61,30 @@ def identical(hashes_N2: NDArray[np.uint64], docs: NDArray[np.int64]) -> NDArray
     return np.stack([docs[firsts[repeats]], docs[repeats]], axis=1)
 
 
+def scatter_hashes(file: Path, hashes_N2: NDArray[np.uint64], docs: NDArray[np.int64], partitions: int) -> None:
+    """Writes 128-bit hashes with their documents, by hash."""
+    low, high = (np.ascontiguousarray(column) for column in hashes_N2.T)
+    table = pa.table({"low": low, "high": high, "doc": docs})
+    write_partitions(file, table, partition_of(low, partitions), partitions)
+
+
+def gather_identical(rows: Scattered) -> NDArray[np.int64]:
+    """What `scatter_hashes` wrote of a partition → edges (E, 2), as `identical` has them."""
+    found = [np.zeros((0, 3), np.uint64)]
+    found += [np.stack([batch[name].to_numpy() for name in ("low", "high", "doc")], axis=1) for batch in rows]
+    all_N3 = np.concatenate(found).astype(np.uint64)
+    return identical(all_N3[:, :2], all_N3[:, 2].astype(np.int64))
+
+
 def _scatter(pair: ShardPair, file: Path, *, group: Group) -> None:
     """The text hashes of a shard, by hash."""
-    hashes_N2 = column_of(pair.signatures, "text_hash", "<u8", 2)
-    low, high = hashes_N2[:, 0].astype(np.uint64), hashes_N2[:, 1].astype(np.uint64)
-    table = pa.table({"low": low, "high": high, "doc": pair.numbers})
-    write_partitions(file, table, partition_of(low, group.partitions), group.partitions)
+    hashes_N2 = column_of(pair.signatures, "text_hash", "<u8", 2).astype(np.uint64)
+    scatter_hashes(file, hashes_N2, pair.numbers, group.partitions)
 
 
 def _gather(partition: int, rows: Scattered, *, group: Group) -> Linked:
     """The edges of a partition."""
-    found = [np.zeros((0, 3), np.uint64)]
-    found += [np.stack([batch[name].to_numpy() for name in ("low", "high", "doc")], axis=1) for batch in rows]
-    all_N3 = np.concatenate(found).astype(np.uint64)
-    edges = identical(all_N3[:, :2], all_N3[:, 2].astype(np.int64))
+    edges = gather_identical(rows)
     save(_edges_file(group, partition), edges)
     return Linked(repeats=len(edges))
 

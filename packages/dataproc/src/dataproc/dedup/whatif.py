@@ -24,9 +24,8 @@ from pathlib import Path
 
 from dataproc.dedup.bands import Bands, verified_bands
 from dataproc.dedup.candidates import find_candidates
-from dataproc.dedup.cluster import BYTES_PER_KEY
 from dataproc.dedup.evidence import gather_evidence
-from dataproc.dedup.group import CANDIDATES, Group, Matching, shard_pairs, write_pairs
+from dataproc.dedup.group import CANDIDATES, Group, Matching, make_group, shard_pairs
 from dataproc.dedup.group_levels import Compared, level_all
 from dataproc.dedup.identical import link_identical
 from dataproc.dedup.kept import Left, characters_of, left_in_all, survivors
@@ -203,7 +202,7 @@ def whatif(asked: Asked, *, workers: Workers, scratch: Path) -> WhatIf:
 
 
 def _answer(asked: Asked, workers: Workers, draft: Draft) -> WhatIf:
-    group = _group(asked, draft, workers.memory_bytes)
+    group = _group(asked, workers, draft)
     link_identical(group, workers=workers, draft=draft)
     find_candidates(group, workers=workers, draft=draft)
     gather_evidence(group, CANDIDATES, workers=workers, draft=draft)
@@ -226,7 +225,7 @@ def _answer(asked: Asked, workers: Workers, draft: Draft) -> WhatIf:
     )
 
 
-def _group(asked: Asked, draft: Draft, memory_bytes: int) -> Group:
+def _group(asked: Asked, workers: Workers, draft: Draft) -> Group:
     pairs = shard_pairs(
         [
             (
@@ -237,10 +236,8 @@ def _group(asked: Asked, draft: Draft, memory_bytes: int) -> Group:
             for source in asked.sources
         ]
     )
-    write_pairs(draft.scratch, pairs)
     matching = Matching(asked.shingling, asked.permutations, asked.bands, asked.thresholds[0], verified=True)
-    rows = sum(pair.rows for pair in pairs)
-    return Group(draft.scratch, rows, matching, partitions=max(1, -(-rows * BYTES_PER_KEY // memory_bytes)))
+    return make_group(pairs, matching, workers=workers, draft=draft)
 
 
 def _points(asked: Asked, group: Group, holders: Holders, forest_N2: I64) -> tuple[dict[str, TokenRate], list[Point]]:

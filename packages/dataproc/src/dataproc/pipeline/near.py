@@ -57,6 +57,7 @@ def _check_clusters(context: Context, group: str, summary: Mapping[str, Any]) ->
 
 
 def ledger_of(context: Context, group: str, clusters: Item, documents: Artifacts) -> Item:
+    """What a group loses to its near-duplicates."""
     dedup = context.recipe.dedup
     names = context.groups()[group]
 
@@ -76,6 +77,7 @@ def ledger_of(context: Context, group: str, clusters: Item, documents: Artifacts
 
 
 def heldout(context: Context, clusters: Item | None, ledgers: Artifacts, documents: Artifacts) -> Item | None:
+    """What is held out of training; None if nothing is."""
     by = context.recipe.holds_out_by
     if by is None:
         return None
@@ -120,6 +122,7 @@ def _hold_by_cluster(context: Context, clusters: Item, documents: Artifacts, dra
 
 
 def deduped(context: Context, name: str, documents: Item, ledgers: Artifacts, heldout: Item | None) -> Item:
+    """What is left of a source. Raises DataError if that is too little."""
     min_chars = context.min_chars_last(name)
     removals = next((ledgers[group] for group, names in context.groups().items() if name in names), None)
     inputs: dict[str, Input] = {"documents": documents}

@@ -17,6 +17,7 @@ from manifest.artifact import Opened
 
 
 def documents(context: Context, name: str, files: Sequence[RawFile]) -> Item:
+    """The documents of a source, with ids that are unique. Raises DataError for files that cannot be read."""
     source = context.recipe.sources[name]
     clean = source.cleaning(context.recipe.clean)
     if context.recipe.drops_short_last:
@@ -47,6 +48,7 @@ def documents(context: Context, name: str, files: Sequence[RawFile]) -> Item:
 
 
 def signatures(context: Context, name: str, documents: Item) -> Item:
+    """The signatures of a source."""
     dedup = context.recipe.dedup
 
     def make(draft: Draft) -> Made:

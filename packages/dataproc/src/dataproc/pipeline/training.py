@@ -18,6 +18,7 @@ LIBRARIES = ("tokenizers",)  # what shapes tokenizers and tokens
 
 
 def tokenizer_of(context: Context, deduped: Artifacts) -> Item:
+    """The tokenizer, trained or given. Raises RecipeError if there is no text to train it on."""
     train, path = context.recipe.tokenizer.train, context.recipe.tokenizer.path
     if train is None:
         assert path is not None
@@ -38,6 +39,8 @@ def tokenizer_of(context: Context, deduped: Artifacts) -> Item:
 
 
 def tokens_of(context: Context, name: str, deduped: Item, tokenizer: Item) -> Item:
+    """The tokens of a stream."""
+
     def make(draft: Draft) -> Made:
         assert isinstance(tokenizer, Opened)
         verify(tokenizer.uri)  # one wrong byte here would be wrong in every token
@@ -57,6 +60,7 @@ def tokens_of(context: Context, name: str, deduped: Item, tokenizer: Item) -> It
 def mixture_of(
     context: Context, tokens: Artifacts, tokenizer: Item, heldout: Item | None, counts: dict[str, Any]
 ) -> Item:
+    """The mixture, from the streams that have tokens."""
     assert isinstance(tokenizer, Opened)
     assert heldout is None or isinstance(heldout, Opened)
     some = {n: item for n, item in tokens.items() if isinstance(item, Opened) and summary_of(item)["tokens"] > 0}

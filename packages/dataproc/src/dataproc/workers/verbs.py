@@ -42,6 +42,10 @@ class Workers(ABC):
     count: int
     memory_bytes: int = MEMORY_BYTES
 
+    def partitions(self, rows: int, bytes_per_row: int) -> int:
+        """Into how many partitions an exchange of so many rows is cut, so that a task has memory for its own."""
+        return max(1, -(-rows * bytes_per_row // self.memory_bytes))
+
     @abstractmethod
     def _run(self, tasks: Sequence[Task]) -> Iterator[None]:
         """Runs every task; yields once per finished one. A failing task raises here."""

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataproc.dedup.candidates import find_candidates
-from dataproc.dedup.cluster import BYTES_PER_KEY
 from dataproc.dedup.evidence import evidence_of, gather_evidence
-from dataproc.dedup.group import CANDIDATES, Group, ShardPair, save, write_pairs
+from dataproc.dedup.group import CANDIDATES, ShardPair, make_group, save
 from dataproc.dedup.index.arrivals import Arrivals
 from dataproc.dedup.index.graph import Edges, Reached, joined, reach, spanning
 from dataproc.dedup.index.known import KnownTexts
@@ -115,9 +114,7 @@ def _among_new(index: Index, arrivals: Arrivals, workers: Workers, draft: Draft)
     """The edges between new texts, as a build finds them, with exact indices; and how many buckets were capped."""
     rows = len(arrivals.text)
     new = arrivals.first & (arrivals.text >= index.texts)
-    partitions = max(1, -(-rows * BYTES_PER_KEY // workers.memory_bytes))
-    group = Group(draft.scratch, rows, index.settings.matching, partitions)
-    write_pairs(draft.scratch, arrivals.pairs)
+    group = make_group(arrivals.pairs, index.settings.matching, workers=workers, draft=draft)
     save(group.firsts_file, np.where(new, np.arange(rows), -1))  # all others take no part
     find_candidates(group, workers=workers, draft=draft)
     gather_evidence(group, CANDIDATES, workers=workers, draft=draft)
