@@ -154,6 +154,12 @@ def test_two_different_clusterings_are_refused(built: Make) -> None:
         overlap([built().published[0].uri, built(threshold=0.9).published[0].uri])
 
 
+def test_it_says_what_makes_near_duplicates_of_an_unverified_build(built: Make, found: Overlap) -> None:
+    assert found.criterion == f"Jaccard ≥ {THRESHOLD:g} of char 13-grams"
+    unverified = overlap([built(verify="none", bands=(9, 13)).published[0].uri])
+    assert unverified.criterion == "a shared band of 9 × 13 over char 13-grams, unchecked"
+
+
 # ---- the command
 
 

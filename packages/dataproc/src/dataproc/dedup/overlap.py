@@ -45,6 +45,8 @@ class Overlap(Model):
     sources: tuple[str, ...]
     keep: tuple[str, ...]
     threshold: float
+    bands: tuple[int, int]
+    verify: str
     unit: str
     ngram: int
     clusters: str
@@ -53,6 +55,14 @@ class Overlap(Model):
     elsewhere: dict[str, Share]
     shared: dict[str, dict[str, Share]]
     lost: dict[str, dict[str, Share]]
+
+    @property
+    def criterion(self) -> str:
+        """What makes two documents near-duplicates, in words."""
+        shingles = f"{self.unit} {self.ngram}-grams"
+        if self.verify == "exact":
+            return f"Jaccard ≥ {self.threshold:g} of {shingles}"
+        return f"a shared band of {self.bands[0]} × {self.bands[1]} over {shingles}, unchecked"
 
 
 def overlap(artifacts: Sequence[str], *, keep: tuple[str, ...] | None = None) -> Overlap:
@@ -76,6 +86,8 @@ def overlap(artifacts: Sequence[str], *, keep: tuple[str, ...] | None = None) ->
         sources=tuple(names),
         keep=order,
         threshold=config["threshold"],
+        bands=(config["bands"], config["rows"]),
+        verify=config["verify"],
         unit=config["unit"],
         ngram=config["ngram"],
         clusters=clusters.manifest.id,

@@ -123,9 +123,9 @@ def overlap_page(found: Overlap) -> str:
     lines = [
         "# What the sources share",
         "",
-        f"Near-duplicates are documents of one cluster at Jaccard ≥ {found.threshold:g} over {found.unit} "
-        f"{found.ngram}-grams. Who loses what: under global dedup, which keeps one of each cluster, by "
-        f"{', '.join(found.keep)}; sources in this order: {', '.join(found.sources)}.",
+        f"Near-duplicates are documents of one cluster, by {found.criterion}. Who loses what: under global dedup, "
+        f"which keeps one of each cluster, by {', '.join(found.keep)}; sources in this order: "
+        f"{', '.join(found.sources)}.",
         "",
         _tokens_note(found.tokens),
         "",

@@ -113,7 +113,7 @@ def overlap_png(found: Overlap) -> bytes:
         "Documents that a source (row) loses to\na source (column) under global dedup",
         "Oranges",
     )
-    title = f"What the sources share, at Jaccard ≥ {found.threshold:g} of {found.unit} {found.ngram}-grams"
+    title = f"What the sources share, by {found.criterion}"
     figure.suptitle(title, fontsize=12, color=INK)
     return _png(figure)
 
