@@ -6,6 +6,7 @@ For each system a line from its precision (▲) to its recall (●), at its spee
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,8 @@ def plot(figures: str, picture: str) -> None:
 
     rows = [row for row in json.loads(Path(figures).read_text())["systems"] if row["runs"]]
     figure, axes = plt.subplots(figsize=(9, 5.5), dpi=130)
+    labels: dict[tuple[int, int], list[str]] = {}
+    places: list[tuple[float, float, str, list[str]]] = []
     for row in rows:
         speed = row["corpus"]["text_bytes"] / 1e6 / median(run["cpu_s"] for run in row["runs"])
         score = row["runs"][0]["score"]
@@ -40,7 +43,13 @@ def plot(figures: str, picture: str) -> None:
         axes.plot(speed, score["precision"], "^", color=colour)
         axes.plot(speed, score["recall"], "o", color=colour)
         low = min(score["precision"], score["recall"])
-        axes.annotate(f"{row['name']} ", (speed, low), rotation=35, ha="right", va="top", fontsize=8, color=colour)
+        beside = labels.setdefault((round(10 * math.log2(speed)), round(50 * low)), [])
+        beside.append(row["name"])
+        if len(beside) == 1:  # those that would lie on each other share a label, below
+            places.append((speed, low, colour, beside))
+    for speed, low, colour, names in places:
+        text = " and ".join(names) + " "
+        axes.annotate(text, (speed, low), rotation=35, ha="right", va="top", fontsize=8, color=colour)
     axes.set_xscale("log")
     speeds = [line.get_xdata()[0] for line in axes.get_lines()]
     axes.set_xlim(min(speeds) / 2.5, max(speeds) * 1.5)
