@@ -9,7 +9,7 @@ near-duplicates nobody knows beforehand, so the prediction holds for a stated sh
     shuffle      what passes from tasks to tasks through files
     memory       of a worker, and of the driver, which holds a few numbers per document
 
-docs/dedup.md says how it compares with builds of three sizes.
+bench/results/dedup.md has it beside builds of four sizes.
 """
 
 from __future__ import annotations
