@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataproc.mix import apportion, draws
-from dataproc.recipe import PhaseRecipe
+from dataproc.recipe.phases import PhaseRecipe
 from manifest.errors import RecipeError
 
 BLOCKS = {"web": 100, "code": 10, "books": 1}

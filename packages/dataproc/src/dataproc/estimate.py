@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import zstandard
 
 from dataproc.raw import RawFile, RawRoot, Unreadable, is_plain_text, open_bytes, records
-from dataproc.recipe import Clean, DataRecipe, Source
+from dataproc.recipe import DataRecipe
+from dataproc.recipe.sources import Clean, Source
 
 SAMPLE_FILES = 8
 SAMPLE_RECORDS = 500

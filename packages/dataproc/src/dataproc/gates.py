@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dataproc import progress
-from dataproc.recipe import GateName, Gates
+from dataproc.recipe.dedup import GateName, Gates
 from manifest.errors import DataError
 
 

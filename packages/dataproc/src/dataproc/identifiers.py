@@ -24,7 +24,7 @@ from dataproc.dedup.identical import gather_identical, scatter_hashes
 from dataproc.dedup.shingles import text_hashes
 from dataproc.documents import DOCUMENTS, ShardWriter, batches, rows_at
 from dataproc.documents import rows_of as columns_of
-from dataproc.recipe import Source
+from dataproc.recipe.sources import Source
 from dataproc.shuffle import Scattered, partition_batches, write_partitions
 from dataproc.stage import Draft
 from dataproc.workers import Workers

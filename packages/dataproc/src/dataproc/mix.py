@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from dataproc import progress
-from dataproc.recipe import DataRecipe, PhaseRecipe
+from dataproc.recipe import DataRecipe
+from dataproc.recipe.phases import PhaseRecipe
 from manifest.artifact import Opened, relative_uri
 from manifest.errors import RecipeError
 from manifest.indexed import token_dtype

@@ -20,7 +20,7 @@ from dataproc.documents import DOCUMENTS, ShardWriter, batches
 from dataproc.identifiers import content_ids
 from dataproc.length import have_characters
 from dataproc.raw import RawFile, require_unchanged
-from dataproc.recipe import Clean, Source
+from dataproc.recipe.sources import Clean, Source
 from dataproc.repair import repair
 from dataproc.rows import Rows, rows
 from manifest.errors import DataError

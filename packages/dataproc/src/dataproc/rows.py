@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from dataproc import jsonl, raw
 from dataproc.raw import RawFile, Unreadable
-from dataproc.recipe import Source
+from dataproc.recipe.sources import Source
 from manifest.identity import canonical_json
 
 ROW_BYTES = 100

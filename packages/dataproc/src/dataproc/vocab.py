@@ -16,7 +16,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from dataproc.documents import ShardWriter, batches, file_sha256
-from dataproc.recipe import TrainTokenizer
+from dataproc.recipe.tokenizer import TrainTokenizer
 from dataproc.stage import Draft, Made
 from dataproc.workers import Done, Workers
 from manifest.errors import RecipeError

@@ -27,7 +27,7 @@ from dataproc.dedup.keep import Key
 from dataproc.dedup.places import Sources, numbered
 from dataproc.dedup.survivors import survivors
 from dataproc.documents import DOCUMENTS, ShardWriter, batches, picked, rows_of
-from dataproc.recipe import Holdout
+from dataproc.recipe.dedup import Holdout
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
 from manifest.identity import hash64

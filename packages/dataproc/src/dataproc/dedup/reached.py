@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from dataproc.dedup.keep import PLAIN
 from dataproc.dedup.shingles import HASH
 from dataproc.dedup.sign import SCHEME, STAGE
-from dataproc.recipe import Dedup
+from dataproc.recipe.dedup import Dedup
 from manifest.artifact import Opened, open_artifact, read_manifest, resolve
 from manifest.errors import InputError, NotAnArtifact, WrongArtifact
 from manifest.fields import validate
