@@ -50,9 +50,8 @@ def documents(built: Any) -> dict[str, set[int]]:
 def test_the_halves_of_a_source_are_disjoint_and_the_whole(
     raw: Path, tmp_path: Path, of_code: Make, build: Make
 ) -> None:
-    found = documents(
-        build(of_code({"a": {"part": "even"}, "b": {"part": "odd"}, "code": {}}), raw, tmp_path / "store")
-    )
+    views = {"a": {"part": "even"}, "b": {"part": "odd"}, "code": {}}
+    found = documents(build(of_code(views), raw, tmp_path / "store"))
     assert found["a"] == {i for i in range(120) if hash64(f"code/{i}") % 2 == 0}
     assert found["a"] & found["b"] == set()
     assert found["a"] | found["b"] == found["code"] == set(range(120))
@@ -81,9 +80,8 @@ def test_documents_are_chosen_by_their_metadata(
 
 
 def test_views_that_differ_in_how_they_are_read_share_a_stream(raw: Path, of_code: Make) -> None:
-    made = of_code(
-        {"code": {}, "rearranged": {"fim": 0.9}, "half": {"part": "even"}, "again": {"part": "even", "fim": 0.3}}
-    )
+    even = {"half": {"part": "even"}, "again": {"part": "even", "fim": 0.3}}
+    made = of_code({"code": {}, "rearranged": {"fim": 0.9}, **even})
     assert list(made.streams()) == ["code", "half"]
     assert [made.stream_of(view) for view in made.drawn()] == ["code", "code", "half", "half"]
 
@@ -115,12 +113,12 @@ def test_a_stream_that_is_read_more_often_than_allowed_stops_the_build(
     raw: Path, tmp_path: Path, of_code: Make, build: Make
 ) -> None:
     phases = {"one": {"epochs": {"a": 3}}, "two": {"epochs": {"a": 2}}}
-    capped = {"views": {"a": {"of": "code", "part": "even"}}, "phases": phases}
+    half = {"a": {"part": "even"}}
     with pytest.raises(DataError, match=r"gate max_epochs: the phases read stream 'a' 5 times; the recipe allows 4"):
-        build(of_code({}, **capped, max_epochs={"a": 4}), raw, tmp_path / "store")
+        build(of_code(half, phases=phases, max_epochs={"a": 4}), raw, tmp_path / "store")
     assert not (tmp_path / "store" / "mixtures").exists()
     waived = {"scope": "none", "gates": {"override": {"max_epochs": "small on purpose"}}}
-    mixture = build(of_code({}, **capped, max_epochs=4, dedup=waived), raw, tmp_path / "store").mixture
+    mixture = build(of_code(half, phases=phases, max_epochs=4, dedup=waived), raw, tmp_path / "store").mixture
     assert mixture.summary["epochs"] == {"a": 5}
     assert mixture.summary["overridden"][0]["gate"] == "max_epochs"
 
