@@ -20,7 +20,8 @@ def retention(
     deduped: Artifacts,
     tokens: Artifacts,
 ) -> dict[str, Any]:
-    """{"sources": {source: counts of documents at every stage, tokens}}.
+    """{"sources": {source: counts of documents at every stage, tokens}}. tokens: by stream; those of a source are
+    of all its streams, of which some may hold the same documents.
 
     A document is counted once: unreadable, short, tombstoned (named only where there are any), duplicate (within its
     source or of another), held out (or near a held-out one), or kept. Where short documents take part in dedup, those
@@ -28,7 +29,10 @@ def retention(
     """
     removed = _removed(ledgers)
     held = summary_of(heldout)["sources"] if heldout else {}
-    return {"sources": {name: _row(name, documents, removed, held, deduped, tokens) for name in recipe.sources}}
+    sizes = dict.fromkeys(recipe.sources, 0)
+    for stream, slice_ in recipe.streams().items():
+        sizes[slice_.source] += int(summary_of(tokens[stream])["tokens"])
+    return {"sources": {name: _row(name, documents, removed, held, deduped, size) for name, size in sizes.items()}}
 
 
 OF_CLUSTERS = (
@@ -48,7 +52,7 @@ def _row(
     removed: Mapping[str, Mapping[str, int]],
     held: Mapping[str, Mapping[str, int]],
     deduped: Artifacts,
-    tokens: Artifacts,
+    tokens: int,
 ) -> dict[str, int]:
     normal, kept = summary_of(documents[name]), summary_of(deduped[name])
     duplicates = removed.get(name, {"within": 0, "across": 0})
@@ -64,7 +68,7 @@ def _row(
         "near_heldout": after_dedup - kept["short"] - kept["documents"] - held.get(name, {"heldout": 0})["heldout"],
         "kept": kept["documents"],
         "text_bytes": kept["text_bytes"],
-        "tokens": int(summary_of(tokens[name])["tokens"]) if name in tokens else 0,
+        "tokens": tokens,
     }
 
 

@@ -1,4 +1,4 @@
-"""Documents → tokens: one stream per source, documents in order of id hash, each closed by end-of-text.
+"""Documents → tokens: a stream per slice of a source, documents in order of id hash, each closed by end-of-text.
 
 in:  deduped/<source>, tokenizers/<name>
 out: tokens/<source>: shards `tokens-*` (.bin, .idx, .ids; see manifest.indexed)
@@ -17,7 +17,9 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from dataproc.documents import batches, file_sha256
+from dataproc.recipe.views import Slice
 from dataproc.shuffle import Scattered, write_partitions
+from dataproc.slices import chosen
 from dataproc.stage import Draft, Made
 from dataproc.vocab import end_of_text, load
 from dataproc.workers import Workers
@@ -39,11 +41,13 @@ class Tokenized(Model):
     documents: int
 
 
-def tokenize(shards: Sequence[Path], text_bytes: int, tokenizer: Path, *, workers: Workers, draft: Draft) -> Made:
-    """The stage. tokenizer: its directory. text_bytes: of all documents in `shards`."""
+def tokenize(
+    shards: Sequence[Path], text_bytes: int, tokenizer: Path, *, stream: Slice, workers: Workers, draft: Draft
+) -> Made:
+    """The stage. tokenizer: its directory. text_bytes: of all documents in `shards`. stream: which of them it takes."""
     partitions = max(1, -(-text_bytes // SHARD_TEXT_BYTES))
     done = workers.exchange(
-        partial(_scatter, partitions=partitions),
+        partial(_scatter, stream=stream, partitions=partitions),
         shards,
         partial(_gather, tokenizer=tokenizer, draft=draft.path),
         partitions=partitions,
@@ -56,8 +60,9 @@ def tokenize(shards: Sequence[Path], text_bytes: int, tokenizer: Path, *, worker
     return Made(tuple(file for d in done for file in d.files), summary)
 
 
-def _scatter(shard: Path, file: Path, *, partitions: int) -> None:
-    table = pa.concat_tables([pa.Table.from_batches([b]) for b in batches(shard, ["id", "text"])])
+def _scatter(shard: Path, file: Path, *, stream: Slice, partitions: int) -> None:
+    table = pa.Table.from_batches([chosen(batch, stream) for batch in batches(shard, ["id", "text", "meta"])])
+    table = table.select(["id", "text"])
     keys = np.array([hash64(i) for i in table["id"].to_pylist()], np.uint64)
     # Partition p holds the p-th of `partitions` equal ranges of the hash, so shards follow each other in order.
     partition = (keys >> np.uint64(32)) * np.uint64(partitions) >> np.uint64(32)

@@ -92,7 +92,8 @@ class Pipeline:
         if self.until == "tokenizers":
             return [tokenizer]
         tokens = {
-            name: training.tokens_of(self.context, name, deduped[name], tokenizer) for name in self.recipe.streams()
+            name: training.tokens_of(self.context, stream, deduped[stream.source], tokenizer)
+            for name, stream in self.recipe.streams().items()
         }
         if self.until == "tokens":
             return list(tokens.values())
@@ -101,8 +102,6 @@ class Pipeline:
             return [self.build.plan("mixtures", self.recipe.name)]
         counts = retention(self.recipe, documents, ledgers, heldout, deduped, tokens)
         counts |= {"clusters": {group: of_clusters(summary_of(item)) for group, item in clusters.items()}}
-        if self.context.gates.overridden:
-            counts |= {"overridden": self.context.gates.overridden}
         return [training.mixture_of(self.context, tokens, tokenizer, heldout, counts)]
 
     @property

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dataproc import mix, tokenize, vocab
+from dataproc import mix, slices, tokenize, vocab
 from dataproc.pipeline.context import Artifacts, Context, Item, shards_of
+from dataproc.recipe.views import Slice
 from dataproc.stage import Draft, Made, Request, producer, summary_of
 from manifest.artifact import Opened, verify
 from manifest.errors import RecipeError
@@ -38,23 +39,28 @@ def tokenizer_of(context: Context, deduped: Artifacts) -> Item:
     return context.build.make(request, make)
 
 
-def tokens_of(context: Context, name: str, deduped: Item, tokenizer: Item) -> Item:
-    """The tokens of a stream."""
+def tokens_of(context: Context, stream: Slice, deduped: Item, tokenizer: Item) -> Item:
+    """The tokens of a stream. deduped: of its source. Raises RecipeError if no document is as its view asks."""
 
     def make(draft: Draft) -> Made:
         assert isinstance(tokenizer, Opened)
         verify(tokenizer.uri)  # one wrong byte here would be wrong in every token
-        return tokenize.tokenize(
+        made = tokenize.tokenize(
             shards_of(deduped, "documents"),
             int(summary_of(deduped)["text_bytes"]),
             tokenizer.directory,
+            stream=stream,
             workers=context.build.workers,
             draft=draft,
         )
+        if made.summary["documents"] == 0 and summary_of(deduped)["documents"] > 0:
+            raise RecipeError(slices.nothing_chosen(stream, shards_of(deduped, "documents")))
+        return made
 
     inputs = {"deduped": deduped, "tokenizer": tokenizer}
-    config = {"source": name, "shard_text_bytes": tokenize.SHARD_TEXT_BYTES}
-    return context.build.make(Request("tokens", name, tokenize.STAGE, config, inputs, LIBRARIES), make)
+    chosen = stream.model_dump(mode="json", exclude_defaults=True)
+    config = {**chosen, "shard_text_bytes": tokenize.SHARD_TEXT_BYTES}
+    return context.build.make(Request("tokens", stream.source, tokenize.STAGE, config, inputs, LIBRARIES), make)
 
 
 def mixture_of(
@@ -67,7 +73,7 @@ def mixture_of(
     report(Progress(stage=f"mixtures/{context.recipe.name}", done=0, total=1, unit="mixtures"))
     base = context.build.store.where("mixtures/any")  # uris depend on the depth only, not on the name
     made = mix.mixture(
-        context.recipe, tokens=some, tokenizer=tokenizer, heldout=heldout, base=base, summary=counts
+        context.recipe, context.gates, tokens=some, tokenizer=tokenizer, heldout=heldout, base=base, summary=counts
     ).identified()
     path = f"mixtures/{made.name}-{short(made.id)}"
     return context.build.publish(path, made.model_copy(update={"producer": producer(()), "created": now()}))

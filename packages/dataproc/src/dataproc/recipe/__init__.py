@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,13 +17,19 @@ from dataproc.recipe.phases import PhaseRecipe
 from dataproc.recipe.reading import read_yaml
 from dataproc.recipe.sources import Clean, Source
 from dataproc.recipe.tokenizer import TokenizerRecipe
+from dataproc.recipe.views import Slice, ViewRecipe
 from manifest.fields import Count, RecipeModel, validate
 
+PLAIN_NAME = re.compile(r"[\w-]+").fullmatch
+Epochs = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 RESERVED = ("global", "uri")  # the group of all sources; a key that no identity counts
 
 
 class DataRecipe(RecipeModel):
-    """A whole data recipe. Sources are in the order that `keep: source_order` uses."""
+    """A whole data recipe. Sources are in the order that `keep: source_order` uses.
+
+    max_epochs: how often a document may be read over all phases, of every stream or per stream.
+    """
 
     name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")
     sources: dict[str, Source] = Field(min_length=1)
@@ -30,26 +37,38 @@ class DataRecipe(RecipeModel):
     dedup: Dedup = Dedup()
     holdout: Holdout = Holdout()
     tokenizer: TokenizerRecipe
+    views: dict[str, ViewRecipe] = {}
     block_tokens: Count = Field(8192, ge=16)
     seed: int = Field(0, ge=0, lt=2**63)
     phases: dict[str, PhaseRecipe] = Field(min_length=1)
+    max_epochs: Epochs | dict[str, Epochs] | None = None
 
     @field_validator("sources")
     @classmethod
     def _plain_names(cls, sources: dict[str, Source]) -> dict[str, Source]:
         for name in sources:
-            if not name.replace("_", "").replace("-", "").isalnum():
+            if not PLAIN_NAME(name):
                 raise ValueError(f"source {name!r}: use letters, digits, '_' and '-' only")
             if name in RESERVED:
                 raise ValueError(f"source {name!r}: the name has a meaning of its own here; take another one")
         return sources
 
     @model_validator(mode="after")
-    def _phases_know_their_sources(self) -> Self:
+    def _names_exist(self) -> Self:
+        for name, view in self.views.items():
+            if name in self.sources:
+                raise ValueError(
+                    f"view {name!r} has the name of a source; a source that nothing slices is a view already"
+                )
+            if not PLAIN_NAME(name):
+                raise ValueError(f"view {name!r}: use letters, digits, '_' and '-' only")
+            if view.of not in self.sources:
+                raise ValueError(f"view {name!r} is of {view.of!r}; the recipe has {sorted(self.sources)}")
+        known = {*self.sources, *self.views}
         for phase, recipe in self.phases.items():
-            unknown = sorted(recipe.names - set(self.sources))
+            unknown = sorted(recipe.names(tuple(self.sources)) - known)
             if unknown:
-                raise ValueError(f"phase {phase!r} draws from {unknown}; the recipe has {sorted(self.sources)}")
+                raise ValueError(f"phase {phase!r} draws from {unknown}; the recipe has {sorted(known)}")
         return self
 
     @property
@@ -64,10 +83,28 @@ class DataRecipe(RecipeModel):
             return None
         return self.holdout.by or ("position" if self.dedup.preset == "slimpajama" else "cluster")
 
-    def streams(self) -> Iterator[str]:
-        """The sources that some phase draws from, in recipe order."""
-        used = set().union(*(phase.names for phase in self.phases.values()))
-        return (name for name in self.sources if name in used)
+    def view(self, name: str) -> ViewRecipe:
+        """A view, or a source as it is."""
+        return self.views.get(name) or ViewRecipe(of=name)
+
+    def drawn(self) -> list[str]:
+        """The views that some phase draws from: sources in their order, then views in theirs."""
+        used = set().union(*(phase.names(tuple(self.sources)) for phase in self.phases.values()))
+        return [name for name in (*self.sources, *self.views) if name in used]
+
+    def streams(self) -> dict[str, Slice]:
+        """What is tokenised: each slice that some phase draws from, under the name of the first view that reads it."""
+        found: dict[str, Slice] = {}
+        for name in self.drawn():
+            wanted = self.view(name).slice
+            if wanted not in found.values():
+                found[name] = wanted
+        return found
+
+    def stream_of(self, view: str) -> str:
+        """The stream that a view reads."""
+        wanted = self.view(view).slice
+        return next(name for name, found in self.streams().items() if found == wanted)
 
 
 def read(path: str | Path, *, override: Mapping[str, str] | None = None) -> DataRecipe:

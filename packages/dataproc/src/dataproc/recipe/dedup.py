@@ -11,7 +11,7 @@ from dataproc.dedup.keep import PLAIN, Key
 from manifest.fields import RecipeModel
 
 Scope = Literal["global", "local", "none"]
-GateName = Literal["max_source_loss", "max_cluster", "min_precision"]
+GateName = Literal["max_source_loss", "max_cluster", "min_precision", "max_epochs"]
 
 
 class Gates(RecipeModel):

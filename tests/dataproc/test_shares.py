@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataproc.mix import apportion, draws
 from dataproc.recipe.phases import PhaseRecipe
+from dataproc.shares import apportion, draws
 from manifest.errors import RecipeError
 
 BLOCKS = {"web": 100, "code": 10, "books": 1}
@@ -37,39 +37,39 @@ def test_the_order_of_the_weights_does_not_matter(weights: dict[str, float], tot
 
 
 def test_weights_share_the_tokens_of_the_phase() -> None:
-    drawn = draws("p", phase(weights={"web": 0.7, "code": 0.2, "books": 0.1}, tokens=1600), BLOCKS, 16)
+    drawn = draws("p", phase(weights={"web": 0.7, "code": 0.2, "books": 0.1}, tokens=1600), BLOCKS, 16, ())
     assert drawn == {"web": 70, "code": 20, "books": 10}
 
 
 def test_published_weights_that_are_rounded_share_all_the_tokens() -> None:
-    drawn = draws("p", phase(weights={"web": 0.667, "code": 0.334}, tokens="1M"), BLOCKS, 1000)
+    drawn = draws("p", phase(weights={"web": 0.667, "code": 0.334}, tokens="1M"), BLOCKS, 1000, ())
     assert drawn == {"web": 666, "code": 334}
 
 
 def test_epochs_are_of_the_blocks_of_each_source() -> None:
-    drawn = draws("p", phase(epochs={"web": 0.5, "code": 3, "books": 0.1}), BLOCKS, 16)
+    drawn = draws("p", phase(epochs={"web": 0.5, "code": 3, "books": 0.1}), BLOCKS, 16, ())
     assert drawn == {"web": 50, "code": 30, "books": 1}
 
 
 def test_tokens_per_source_become_whole_blocks_and_at_least_one() -> None:
-    drawn = draws("p", phase(tokens={"web": 161, "code": 1, "books": 0}), BLOCKS, 16)
+    drawn = draws("p", phase(tokens={"web": 161, "code": 1, "books": 0}), BLOCKS, 16, ())
     assert drawn == {"web": 10, "code": 1, "books": 0}
 
 
 def test_epochs_and_tokens_may_be_mixed() -> None:
-    assert draws("p", phase(epochs={"web": 1}, tokens={"code": 32}), BLOCKS, 16) == {"web": 100, "code": 2}
+    assert draws("p", phase(epochs={"web": 1}, tokens={"code": 32}), BLOCKS, 16, ()) == {"web": 100, "code": 2}
 
 
 def test_a_weight_of_less_than_a_block_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    assert draws("p", phase(weights={"web": 0.99, "code": 0.01}, tokens=160), BLOCKS, 16) == {"web": 10, "code": 0}
+    assert draws("p", phase(weights={"web": 0.99, "code": 0.01}, tokens=160), BLOCKS, 16, ()) == {"web": 10, "code": 0}
     assert "phase 'p': 'code' is not drawn" in capsys.readouterr().err
 
 
 def test_a_source_without_tokens_is_an_error() -> None:
     with pytest.raises(RecipeError, match="phase 'p' draws from 'wiki', but nothing of that source is left"):
-        draws("p", phase(epochs={"web": 1, "wiki": 1}), BLOCKS, 16)
+        draws("p", phase(epochs={"web": 1, "wiki": 1}), BLOCKS, 16, ())
 
 
 def test_a_phase_that_draws_nothing_is_an_error() -> None:
     with pytest.raises(RecipeError, match="phase 'p' draws no block"):
-        draws("p", phase(epochs={"web": 0}), BLOCKS, 16)
+        draws("p", phase(epochs={"web": 0}), BLOCKS, 16, ())
