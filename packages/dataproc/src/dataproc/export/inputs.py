@@ -1,6 +1,6 @@
 """What a mixture was made from, as far as an export needs it: each must be there and be what it was.
 
-    mixture ─► tokens (per stream) ─► deduped        mixture ─► tokenizer, held-out documents
+mixture ─► tokens (per stream) ─► deduped        mixture ─► tokenizer, held-out documents
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def stream_tokens(mixture: Opened) -> dict[str, Opened]:
 
 def tokenizer_of(mixture: Opened) -> Opened:
     """Its tokenizer. Raises ArtifactError."""
-    return follow(mixture, mixture.manifest.inputs["tokenizer"], BUILD_AGAIN)
+    reference = mixture.manifest.inputs.get("tokenizer")
+    if reference is None:
+        raise WrongArtifact(f"{mixture.uri} names no tokenizer that it was made with; build the mixture again")
+    return follow(mixture, reference, BUILD_AGAIN)
 
 
 def documents_behind(tokens: Opened) -> list[Opened]:
