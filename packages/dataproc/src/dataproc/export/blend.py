@@ -3,12 +3,13 @@
     blends/<phase>.txt        weight and prefix, a line per dataset: Megatron's --data-args-path, or --data-path
     blends/<phase>.neox.yml   the same for GPT-NeoX
 
-Weights are the tokens that the phase draws. These programs repeat a dataset as often as its weight and the length of the
-training ask for, so a training of as many tokens as the phase has draws from each dataset what Winnow draws.
+Weights are the tokens that the phase draws. These programs repeat a dataset as often as its weight and the length of
+the training ask for, so a training of as many tokens as the phase has draws from each dataset what Winnow draws.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -54,16 +55,25 @@ def neox_text(found: Blend, directory: Path) -> str:
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=10_000)
 
 
+def file_names(mixture: Mixture) -> dict[str, str]:
+    """What the files of each phase are called."""
+    names = [re.sub(r"[^A-Za-z0-9_-]", "_", phase.name) for phase in mixture.phases]
+    if len(set(names)) < len(names) or not all(names):
+        names = [f"{number}-{name}" for number, name in enumerate(names)]
+    return {phase.name: name for phase, name in zip(mixture.phases, names, strict=True)}
+
+
+NEVER_CARRIED = (
+    "The order: they shuffle by a seed of their own, so which documents a step saw cannot be told with `trainer audit` "
+    "or `manifest exposure`.",
+    "Caps on epochs: a longer training, or other weights, repeats datasets without a word. Phases are trainings that "
+    "follow each other; the next one begins each dataset anew, where Winnow goes on where it stopped.",
+)
+"""What the other programs do not do, whatever the mixture."""
+
+
 def not_carried(mixture: Mixture) -> Iterator[str]:
-    """What of this mixture the other programs do not do, a sentence each."""
-    yield (
-        "The order: they shuffle by a seed of their own, so which documents a step saw cannot be told with `trainer "
-        "audit` or `manifest exposure`."
-    )
-    yield (
-        "Caps on epochs: a longer training, or other weights, repeats datasets without a word. Phases are trainings that "
-        "follow each other; the next one begins each dataset anew, where Winnow goes on where the last one stopped."
-    )
+    """What of this mixture they do not do, a sentence each."""
     fim = [f"{name} ({view.fim:g})" for name, view in mixture.views.items() if view.fim]
     if fim:
         yield f"Fill-in-the-middle, of these views and shares: {', '.join(fim)}. Their tokens are here as plain text."

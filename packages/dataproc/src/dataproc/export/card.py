@@ -116,14 +116,20 @@ def _loading(contents: Contents) -> Iterator[str]:
 
 def _streams(contents: Contents) -> Iterator[str]:
     rows = [
-        [config.name, ", ".join(sorted(config.sources)), f"{config.rows(TRAIN):,}", f"{config.rows(HELDOUT):,}"]
-        + [f"{config.text_bytes:,}", f"{contents.mixture.streams[config.name].tokens:,}"]
+        [
+            *(config.name, ", ".join(sorted(config.sources))),
+            *(f"{config.rows(TRAIN):,}", f"{config.rows(HELDOUT):,}"),
+            *(f"{config.text_bytes:,}", f"{contents.mixture.streams[config.name].tokens:,}"),
+        ]
         for config in contents.streams
     ]
     yield from _table(["stream", "of", "documents", "held out", "bytes of text", "tokens"], rows, left=2)
     for name, view in contents.mixture.views.items():
         chosen = [f"{field} in {', '.join(map(str, values))}" for field, values in view.where.items()]
-        chosen += [f"part {view.part}"] if view.part is not None else []
+        if isinstance(view.part, tuple):
+            chosen.append(f"a hash of the id in [{view.part[0]:g}, {view.part[1]:g}) of all hashes")
+        elif view.part is not None:
+            chosen.append(f"an {view.part} hash of the id")
         if chosen and name == view.stream:
             yield from ("", f"`{name}` has the documents of `{view.of}` with {'; '.join(chosen)}.")
         if view.template is not None and name == view.stream:
@@ -131,8 +137,8 @@ def _streams(contents: Contents) -> Iterator[str]:
     if contents.shared:
         yield from (
             "",
-            f"{', '.join(contents.shared)} are slices of the same source; a document may be in several of them, and then "
-            f"it comes as often in `{contents.all.name}`.",
+            f"Some of {', '.join(contents.shared)} have documents of the same source; what is in several of them comes "
+            f"as often in `{contents.all.name}`.",
         )
 
 
@@ -162,7 +168,7 @@ def _licences(contents: Contents) -> Iterator[str]:
     if not named:
         yield "The documents' metadata names no licence. The raw sources have their own terms."
         return
-    yield "As the documents' own metadata names them; a document may name several, and those that name none are not here:"
+    yield "As the documents' own metadata names them; a document may name several, and many may name none:"
     yield ""
     shown = named.most_common(SHOWN_LICENCES)
     yield from _table(["licence", "documents"], [[_cell(name), f"{count:,}"] for name, count in shown])
@@ -172,10 +178,10 @@ def _licences(contents: Contents) -> Iterator[str]:
 
 def _made(mixture: Mixture, command: str) -> Iterator[str]:
     yield (
-        f"From the mixture `{mixture.name}`, id `{mixture.id}`, by `{command}`. The mixture was built by `dataproc build "
-        "recipe.yaml --raw RAW --out STORE` from the recipe beside this page; the same recipe over the same raw files has "
-        "the same id. Tokens are counted by a tokenizer of "
-        f"{mixture.tokenizer.vocab_size:,} entries (digest `{mixture.tokenizer.digest}`)."
+        f"From the mixture `{mixture.name}`, id `{mixture.id}`, by `{command}`. The mixture was built by `dataproc "
+        "build recipe.yaml --raw RAW --out STORE` from the recipe beside this page; the same recipe over the same raw "
+        f"files has the same id. Tokens are those of a tokenizer of {mixture.tokenizer.vocab_size:,} entries (digest "
+        f"`{mixture.tokenizer.digest}`)."
     )
     yield from ("", *_table(["stream", "id of its tokens"], [[n, f"`{s.id}`"] for n, s in mixture.streams.items()]))
     clusters = mixture.summary.get("clusters", {})
@@ -183,8 +189,8 @@ def _made(mixture: Mixture, command: str) -> Iterator[str]:
         bands, rows = found["bands"]
         yield ""
         yield (
-            f"Near-duplicates ({group}): {found['clusters']:,} clusters of {found['clustered_documents']:,} documents, found "
-            f"with {bands} bands of {rows} rows of MinHash."
+            f"Near-duplicates ({group}): {found['clusters']:,} clusters of {found['clustered_documents']:,} documents, "
+            f"found with {bands} bands of {rows} rows of MinHash."
         )
 
 

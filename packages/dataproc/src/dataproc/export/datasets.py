@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dataproc.documents import file_sha256
+from dataproc.export.directory import listed
 from manifest.errors import CorruptArtifact
 from manifest.identity import short
 from manifest.indexed import DTYPE_CODES, IDX_MAGIC, Shard, open_shard
@@ -61,9 +62,7 @@ class Dataset:
     @property
     def chunks(self) -> int:
         """The steps in which it is written."""
-        if len(self.shards) == 1:
-            return 1
-        return sum(max(1, -(-shard.bin.bytes // CHUNK_BYTES)) for shard in self.shards)
+        return 1 if len(self.shards) == 1 else sum(_chunks(shard.bin.bytes) for shard in self.shards)
 
 
 def write(dataset: Dataset, out: Path) -> Iterator[tuple[File, ...]]:
@@ -72,36 +71,34 @@ def write(dataset: Dataset, out: Path) -> Iterator[tuple[File, ...]]:
     Raises CorruptArtifact if a shard is not what the mixture says.
     """
     shards = [_opened(dataset.directory, shard) for shard in dataset.shards]
-    if len(dataset.shards) == 1:
-        (entry,) = dataset.shards
-        for file, suffix in ((entry.bin, ".bin"), (entry.idx, ".idx")):
-            _share(dataset.directory / file.path, out / f"{dataset.prefix}{suffix}", file.sha256)
-        yield tuple(
-            _listed(f"{dataset.prefix}{suffix}", entry.documents, file.bytes, file.sha256)
-            for file, suffix in ((entry.bin, ".bin"), (entry.idx, ".idx"))
-        )
+    if len(shards) > 1:
+        yield from _join(dataset, shards, out)
         return
+    (entry,) = dataset.shards
+    files = []
+    for file, suffix in ((entry.bin, ".bin"), (entry.idx, ".idx")):
+        name = dataset.prefix + suffix
+        _share(dataset.directory / file.path, out / name, file.sha256)
+        files.append(File(path=name, rows=entry.documents, digest=file.sha256, bytes=file.bytes, sha256=file.sha256))
+    yield tuple(files)
+
+
+def _join(dataset: Dataset, shards: Sequence[Shard], out: Path) -> Iterator[tuple[File, ...]]:
+    tokens, index = (f"{dataset.prefix}{suffix}" for suffix in (".bin", ".idx"))
     digest = hashlib.sha256()
-    aside = out / f"{dataset.prefix}.bin.tmp"
+    aside = out / f"{tokens}.tmp"
+    chunks = (chunk for shard in dataset.shards for chunk in _verified(dataset.directory / shard.bin.path, shard.bin))
     with aside.open("wb") as sink:
-        for number, shard in enumerate(dataset.shards, 1):
-            chunks = _verified(dataset.directory / shard.bin.path, shard.bin)
-            for chunk, last in chunks:
-                sink.write(chunk)
-                digest.update(chunk)
-                if not (last and number == len(dataset.shards)):
-                    yield ()
-    aside.replace(out / f"{dataset.prefix}.bin")
-    index = out / f"{dataset.prefix}.idx"
-    _write_index(index, shards)
-    yield (
-        _listed(f"{dataset.prefix}.bin", dataset.documents, dataset.bytes, digest.hexdigest()),
-        _listed(index.name, dataset.documents, index.stat().st_size, file_sha256(index)),
-    )
-
-
-def _listed(path: str, documents: int, size_bytes: int, sha256: str) -> File:
-    return File(path=path, rows=documents, digest=sha256, bytes=size_bytes, sha256=sha256)
+        for done, chunk in enumerate(chunks, 1):
+            sink.write(chunk)
+            digest.update(chunk)
+            if done < dataset.chunks:
+                yield ()
+    aside.replace(out / tokens)
+    _write_index(out / index, shards)
+    sha256 = digest.hexdigest()
+    joined = File(path=tokens, rows=dataset.documents, digest=sha256, bytes=dataset.bytes, sha256=sha256)
+    yield joined, listed(out, index, dataset.documents)
 
 
 def _opened(directory: Path, entry: TokenShard) -> Shard:
@@ -118,21 +115,21 @@ def _opened(directory: Path, entry: TokenShard) -> Shard:
     return shard
 
 
-def _verified(path: Path, entry: FileEntry) -> Iterator[tuple[bytes, bool]]:
-    """A file in chunks, and whether it is the last. Raises CorruptArtifact before the last if its SHA-256 is not it."""
+def _verified(path: Path, entry: FileEntry) -> Iterator[bytes]:
+    """A file in chunks. Raises CorruptArtifact before the last if its SHA-256 is another."""
     digest = hashlib.sha256()
-    left = entry.bytes
+    last = _chunks(entry.bytes) - 1
     with path.open("rb") as file:
-        while True:
+        for place in range(last + 1):
             chunk = file.read(CHUNK_BYTES)
             digest.update(chunk)
-            left -= len(chunk)
-            if left <= 0 or not chunk:
-                if digest.hexdigest() != entry.sha256:
-                    raise _changed(path, digest.hexdigest(), entry.sha256)
-                yield chunk, True
-                return
-            yield chunk, False
+            if place == last and digest.hexdigest() != entry.sha256:
+                raise _changed(path, digest.hexdigest(), entry.sha256)
+            yield chunk
+
+
+def _chunks(size_bytes: int) -> int:
+    return max(1, -(-size_bytes // CHUNK_BYTES))
 
 
 def _changed(path: Path, found: str, expected: str) -> CorruptArtifact:

@@ -18,10 +18,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dataproc import progress
+from dataproc.documents import file_sha256
 from dataproc.stage import BOOT, WORK, Draft, Made, Request, producer, references
 from manifest.artifact import Opened, open_artifact
 from manifest.errors import ArtifactError, InputError
-from manifest.record import MANIFEST, Artifact, digest_of_shards, fingerprint, now, parse
+from manifest.record import MANIFEST, Artifact, Shard, digest_of_shards, fingerprint, now, parse
 from manifest.store import LocalStore
 
 KIND = "export"
@@ -78,18 +79,18 @@ def _is_there(out: Path, asked: str) -> bool:
     """Whether the export is there. Raises InputError if something else is in its place."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    found = "holds other files"
+    found = "holds other files; give a directory that is new or empty"
     manifest = out / MANIFEST
     if manifest.is_file():
         try:
             record = parse(manifest.read_bytes(), str(manifest))
         except ArtifactError as error:
-            found = f"holds something else ({error})"
+            found = f"holds something else ({error}); give a directory that is new or empty"
         else:
             if isinstance(record, Artifact) and record.fingerprint == asked:
                 return True
-            found = f"holds another {record.kind}, {record.name}"
-    raise InputError(f"--out {out} {found}; give a directory that is new or empty, or delete this one")
+            found = f"holds another {record.kind}, {record.name}; give a directory that is new, or delete that one"
+    raise InputError(f"--out {out} {found}")
 
 
 @contextmanager
@@ -144,3 +145,15 @@ def _sync_directories(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def listed(directory: Path, path: str, rows: int = 0) -> Shard:
+    """A file of an export as its manifest lists it. Its own bytes are its content."""
+    sha256 = file_sha256(directory / path)
+    return Shard(path=path, rows=rows, digest=sha256, bytes=(directory / path).stat().st_size, sha256=sha256)
+
+
+def write_text(directory: Path, path: str, text: str) -> Shard:
+    """Writes a file of an export."""
+    (directory / path).write_text(text, encoding="utf-8")
+    return listed(directory, path)

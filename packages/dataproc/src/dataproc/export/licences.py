@@ -30,7 +30,7 @@ HUB = frozenset(
 
 
 def named(meta: pa.Array | pa.ChunkedArray) -> Counter[str]:
-    """Licence → documents that name it, from a column of JSON objects. Fields are as in FIELDS, or end in `_licenses`."""
+    """Licence → documents that name it, from a column of JSON objects."""
     found: Counter[str] = Counter()
     likely = meta.filter(pc.match_substring_regex(meta, "licen[cs]e", ignore_case=True))
     for text in likely.to_pylist():

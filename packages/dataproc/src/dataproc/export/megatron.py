@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 
 from dataproc import progress
-from dataproc.documents import file_sha256
 from dataproc.export import blend
 from dataproc.export.datasets import CHUNK_BYTES, Dataset, write
-from dataproc.export.directory import export_to
+from dataproc.export.directory import export_to, listed, write_text
 from dataproc.export.inputs import open_mixture, stream_tokens, tokenizer_of
 from dataproc.export.readme import readme
 from dataproc.stage import Draft, Made, Request
@@ -47,6 +46,8 @@ def export(uri: str, out: Path, *, join_bytes: int = JOIN_BYTES) -> Opened:
     tokens = stream_tokens(opened)
     datasets = {name: datasets_of(name, mixture, tokens[name].directory, join_bytes) for name in mixture.streams}
     out = out.resolve()
+    if any(character.isspace() for character in str(out)):
+        raise InputError(f"--out {str(out)!r}: Megatron cuts its list of datasets at spaces; give a path without them")
     # Where it lies is asked for, too: the blends say it.
     config = {"join_bytes": join_bytes, "directory": str(out)}
     request = Request("export", mixture.name, STAGE, config, {"mixture": opened})
@@ -69,12 +70,13 @@ def _make(
     files = _write_all(flat, draft)
     files += _tokenizer(tokenizer, draft.path)
     (draft.path / "blends").mkdir(exist_ok=True)
+    names = blend.file_names(mixture)
     for phase in mixture.phases:
         found = blend.blend(mixture, phase, datasets)
-        files.append(_text(draft.path, f"blends/{phase.name}.txt", blend.megatron_text(found, out)))
-        files.append(_text(draft.path, f"blends/{phase.name}.neox.yml", blend.neox_text(found, out)))
+        files.append(write_text(draft.path, f"blends/{names[phase.name]}.txt", blend.megatron_text(found, out)))
+        files.append(write_text(draft.path, f"blends/{names[phase.name]}.neox.yml", blend.neox_text(found, out)))
     command = f"dataproc export {Path(uri).name} --format megatron"
-    files.append(_text(draft.path, "README.md", readme(mixture, datasets, out, command)))
+    files.append(write_text(draft.path, "README.md", readme(mixture, datasets, out, command)))
     for sentence in blend.not_carried(mixture):
         progress.say(f"not carried: {sentence}")
     counts = {"documents": sum(d.documents for d in flat), "tokens": sum(d.tokens for d in flat), "datasets": len(flat)}
@@ -120,15 +122,5 @@ def _tokenizer(tokenizer: Opened, out: Path) -> list[Shard]:
     files = []
     for entry in tokenizer.manifest.files():
         shutil.copyfile(tokenizer.directory / entry.path, out / "tokenizer" / entry.path)
-        files.append(_file(out, f"tokenizer/{entry.path}"))
+        files.append(listed(out, f"tokenizer/{entry.path}"))
     return files
-
-
-def _text(out: Path, path: str, text: str) -> Shard:
-    (out / path).write_text(text, encoding="utf-8")
-    return _file(out, path)
-
-
-def _file(out: Path, path: str) -> Shard:
-    sha256 = file_sha256(out / path)
-    return Shard(path=path, rows=0, digest=sha256, bytes=(out / path).stat().st_size, sha256=sha256)

@@ -19,11 +19,10 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from dataproc.documents import file_sha256
 from dataproc.export import inputs
 from dataproc.export.card import card
 from dataproc.export.contents import Contents
-from dataproc.export.directory import export_to
+from dataproc.export.directory import export_to, write_text
 from dataproc.export.parts import Part, Written, schema_of, write_part
 from dataproc.stage import Draft, Made, Request, shard_files
 from dataproc.workers import Workers
@@ -126,7 +125,7 @@ def _make(asked: Asked, workers: Workers, draft: Draft) -> Made:
     command = f"dataproc export {Path(asked.opened.uri).name} --format parquet"
     texts = {"README.md": card(contents, command), "recipe.yaml": recipe}
     files = [file for _, one in contents.files if (file := one.file) is not None]
-    files += [_text(draft.path, name, text) for name, text in texts.items()]
+    files += [write_text(draft.path, name, text) for name, text in texts.items()]
     rows = {"documents": contents.all.rows("train"), "heldout": contents.all.rows(HELDOUT)}
     return Made(tuple(files), {**rows, "licences": contents.all.licences})
 
@@ -161,12 +160,6 @@ def _placed(parts: Sequence[Part], written: Sequence[Written], draft: Draft) -> 
                 aside.replace(draft.path / name)
             moved = file.model_copy(update={"path": name})
             yield parts[number], written[number].model_copy(update={"file": moved})
-
-
-def _text(out: Path, path: str, text: str) -> Shard:
-    (out / path).write_text(text, encoding="utf-8")
-    sha256 = file_sha256(out / path)
-    return Shard(path=path, rows=0, digest=sha256, bytes=(out / path).stat().st_size, sha256=sha256)
 
 
 def _without_none(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Shards of documents → the Parquet files of a dataset, some shards to a file.
 
-Files have what the Hub's viewer and storage like: small row groups, a page index, and cuts that depend on the content, so
-that of a dataset that changed a little, little is uploaded.
+Files have what the Hub's viewer and storage like: small row groups, a page index, and cuts that depend on the content,
+so that of a dataset that changed a little, little is uploaded.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dataproc.documents import BATCH_ROWS, batches, file_sha256, picked, rows_of
+from dataproc.documents import BATCH_ROWS, batches, picked, rows_of
 from dataproc.export import licences
+from dataproc.export.directory import listed
 from dataproc.export.members import members
 from manifest.record import Model, Shard
 
@@ -27,7 +28,8 @@ GROUP_BYTES = 32_000_000
 class Part:
     """A file to be written. folder, split: where it belongs. shards: whose documents it takes, in order.
 
-    tokens: the token shards of its stream, where only the documents that they list are taken. source: only those of one.
+    tokens: the token shards of its stream, where only the documents that they list are taken. source: the one whose
+    documents are taken; None: all.
     """
 
     folder: str
@@ -71,10 +73,13 @@ def write_part(numbered: tuple[int, Part], *, schema: pa.Schema, directory: Path
         aside.unlink()
         return Written(file=None, rows=0, text_bytes=0, memory_bytes=0, sources={}, licences={})
     aside.replace(path)
-    sha256 = file_sha256(path)
-    file = Shard(path=path.name, rows=rows, digest=sha256, bytes=path.stat().st_size, sha256=sha256)
     return Written(
-        file=file, rows=rows, text_bytes=text_bytes, memory_bytes=memory_bytes, sources=sources, licences=named
+        file=listed(directory, path.name, rows),
+        rows=rows,
+        text_bytes=text_bytes,
+        memory_bytes=memory_bytes,
+        sources=sources,
+        licences=named,
     )
 
 
