@@ -31,7 +31,7 @@ from manifest.errors import CorruptArtifact, NotAnArtifact
 from manifest.identity import hash64
 from manifest.indexed import ShardWriter as TokenWriter
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 Row = dict[str, Any]
 
 

@@ -13,7 +13,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -78,7 +77,7 @@ def write(dataset: Dataset, out: Path) -> Iterator[tuple[File, ...]]:
     files = []
     for file, suffix in ((entry.bin, ".bin"), (entry.idx, ".idx")):
         name = dataset.prefix + suffix
-        _share(dataset.directory / file.path, out / name, file.sha256)
+        _share(dataset.directory, file, out / name)
         files.append(File(path=name, rows=entry.documents, digest=file.sha256, bytes=file.bytes, sha256=file.sha256))
     yield tuple(files)
 
@@ -139,8 +138,9 @@ def _changed(path: Path, found: str, expected: str) -> CorruptArtifact:
     )
 
 
-def _share(source: Path, target: Path, sha256: str) -> None:
+def _share(directory: Path, entry: FileEntry, target: Path) -> None:
     """Gives a file a second name: by sharing its blocks, by a hard link, or else by a copy that is checked."""
+    source = directory / entry.path
     target.unlink(missing_ok=True)
     if _clone(source, target):
         return
@@ -150,9 +150,8 @@ def _share(source: Path, target: Path, sha256: str) -> None:
         if error.errno not in CANNOT_SHARE:
             raise
         aside = target.with_name(f"{target.name}.tmp")
-        shutil.copyfile(source, aside)
-        if (found := file_sha256(aside)) != sha256:
-            raise _changed(source, found, sha256) from error
+        with aside.open("wb") as sink:
+            sink.writelines(_verified(source, entry))
         aside.replace(target)
 
 

@@ -121,6 +121,6 @@ def _tokenizer(tokenizer: Opened, out: Path) -> list[Shard]:
     (out / "tokenizer").mkdir(exist_ok=True)
     files = []
     for entry in tokenizer.manifest.files():
-        shutil.copyfile(tokenizer.directory / entry.path, out / "tokenizer" / entry.path)
+        (out / "tokenizer" / entry.path).write_bytes((tokenizer.directory / entry.path).read_bytes())
         files.append(listed(out, f"tokenizer/{entry.path}"))
     return files
