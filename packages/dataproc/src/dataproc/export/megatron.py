@@ -90,7 +90,7 @@ def _write_all(datasets: Sequence[Dataset], draft: Draft) -> list[Shard]:
     missing = [dataset for dataset in datasets if not notes[dataset].is_file()]
     _require_space(missing, draft.path)
     steps = sum(dataset.chunks for dataset in missing)
-    label = f"tokens, {CHUNK_BYTES // 10**6} MB each"
+    label = f"tokens in chunks of {CHUNK_BYTES // 10**6} MB"
     for _ in progress.track(_written(missing, notes, draft.path), label=label, total=steps, unit="chunks"):
         pass
     return [file for dataset in datasets for file in Written.model_validate_json(notes[dataset].read_bytes()).files]
