@@ -15,8 +15,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         "export",
         help="write a mixture for Megatron-LM, GPT-NeoX, NeMo or Hugging Face datasets",
         description="megatron: the tokens as indexed datasets, a blend per phase and the tokenizer. parquet: the "
-        "documents behind the tokens as a dataset for `datasets.load_dataset`, with a card; workers are for these. Prints "
-        "the path.",
+        "documents behind the tokens as a dataset for `datasets.load_dataset`, with a card; workers are for these. "
+        "Prints the path.",
         epilog="example: dataproc export store/mixtures/demo-9f2c --format megatron --out export/demo",
     )
     export.add_argument("mixture", help="directory or URI of a mixture")
