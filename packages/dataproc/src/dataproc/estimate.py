@@ -149,9 +149,9 @@ def _scaled(files: Sequence[RawFile], sample: _Sample, bytes_per_token: float) -
 def _tokenizer(recipe: DataRecipe) -> Any | None:
     if recipe.tokenizer.path is None:
         return None
-    from dataproc import vocab  # tokenizers takes a while to import
+    from dataproc.vocab.files import load  # tokenizers takes a while to import
 
-    return vocab.load(Path(recipe.tokenizer.path))
+    return load(Path(recipe.tokenizer.path))
 
 
 def _bytes_per_token(sample: _Sample, tokenizer: Any | None) -> float:

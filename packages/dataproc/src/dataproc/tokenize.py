@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from dataproc.documents import batches, file_sha256
+from dataproc.documents import batches, file_shard
 from dataproc.recipe.views import Slice
 from dataproc.shuffle import Scattered, write_partitions
 from dataproc.slices import chosen
 from dataproc.stage import Draft, Made
-from dataproc.vocab import end_of_text, load
+from dataproc.vocab.files import declared_end, end_of_text, load, size_of
 from dataproc.workers import Workers
 from manifest.identity import hash64
 from manifest.indexed import ShardWriter, token_dtype
@@ -76,15 +76,15 @@ def _gather(partition: int, rows: Scattered, *, tokenizer: Path, draft: Path) ->
         return Tokenized(files=(), tokens=0, documents=0)
     table = pa.Table.from_batches(found).sort_by([("key", "ascending"), ("id", "ascending")])
     encoder = _encoder(tokenizer)
-    end = end_of_text(encoder)
-    with ShardWriter(stem, token_dtype(encoder.get_vocab_size())) as writer:
+    end = end_of_text(encoder, declared_end(tokenizer))
+    with ShardWriter(stem, token_dtype(size_of(encoder))) as writer:
         for ids, texts in _batches(table):
             for identifier, encoding in zip(
                 ids, encoder.encode_batch_fast(texts, add_special_tokens=False), strict=True
             ):
                 writer.add(identifier, [*encoding.ids, end])
     return Tokenized(
-        files=tuple(_file(stem.with_suffix(suffix), writer.documents) for suffix in SUFFIXES),
+        files=tuple(file_shard(stem.with_suffix(suffix), writer.documents) for suffix in SUFFIXES),
         tokens=writer.tokens,
         documents=writer.documents,
     )
@@ -111,9 +111,3 @@ def _batches(table: pa.Table) -> Iterator[tuple[list[str], list[str]]]:
                 ids, texts, size = [], [], 0
     if ids:
         yield ids, texts
-
-
-def _file(path: Path, rows: int) -> Shard:
-    """The file's own bytes are its canonical content, so its digest is its SHA-256."""
-    sha256 = file_sha256(path)
-    return Shard(path=path.name, rows=rows, digest=sha256, bytes=path.stat().st_size, sha256=sha256)

@@ -56,7 +56,7 @@ def _source(name: str, row: Mapping[str, int], stages: Mapping[tuple[str, str], 
 
 
 def licences(deduped: Opened) -> dict[str, int]:
-    """What the metadata of documents says of their licence, at its top or in a `meta` of its own; most frequent first."""
+    """What the metadata of documents says of their licence, itself or in a `meta` of its own; most frequent first."""
     counts: dict[str, int] = {}
     fields = [pl.col("meta").str.json_path_match(f"$.{name}") for name in LICENCE]
     for shard in shard_files(deduped, "documents"):

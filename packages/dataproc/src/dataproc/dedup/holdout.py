@@ -1,6 +1,6 @@
 """Which documents are held out.
 
-in:  documents/<source>, and clusters/global or the ledger      out: heldout/<recipe>:
+in:  documents/<source>, and clusters/global or the ledger      out: heldout/all:
      heldout-*    documents
      excluded-*   id, source, heldout: documents that leave training too, and the held-out one that they are like
      places-*     source, shard, row: of all of these
