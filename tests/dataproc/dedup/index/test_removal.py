@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dataproc.dedup.index.remove import remove
+from dataproc.dedup.overlap import overlap
 from dataproc.dedup.stones import Stones, Tombstone, read
 from dataproc.workers import Workers
 from manifest.errors import InputError, WrongArtifact
@@ -116,6 +117,14 @@ def test_many_shards_and_workers_change_nothing(
     assert len(cut.rows("documents", "a")) < sum(identifier[0] == "a" for identifier in corpus)
     for source in "ab":
         assert cut.rows("deduped", source) == whole.rows("deduped", source)
+
+
+def test_the_overlap_of_such_a_mixture_is_that_of_what_is_left(built: Make, near_recipe: Make, corpus: Texts) -> None:
+    ids = sorted(corpus)[::9]
+    with_stones = overlap([built(near_recipe(), corpus, stones(ids)).published[0].uri])
+    never = overlap([built(near_recipe(), dropping(corpus, ids)).published[0].uri])
+    assert (with_stones.total, with_stones.shared, with_stones.lost) == (never.total, never.shared, never.lost)
+    assert with_stones.total != overlap([built(near_recipe(), corpus).published[0].uri]).total
 
 
 # ---- what is built anew

@@ -26,7 +26,7 @@ def gather_card(mixture: Opened) -> Card:
     made = mixture.manifest
     assert isinstance(made, Mixture)
     stages = upstream(mixture)
-    by_source = {(item.manifest.kind, item.manifest.name): item for item in stages}
+    by_source = {(item.manifest.kind, item.manifest.name): item for item in reversed(stages)}  # the nearest wins
     rows: Mapping[str, Mapping[str, int]] = made.summary["sources"]
     return Card(
         name=made.name,
