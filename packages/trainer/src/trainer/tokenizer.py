@@ -45,7 +45,7 @@ def open_tokenizer(mixture: Opened) -> Tokenizer:
 
 def _load(file: Path, sha256: Mapping[str, str]) -> Tokenizer:
     if file.name not in sha256:
-        raise WrongArtifact(f"{file.parent} has no {file.name}; give the mixture a tokenizer that Hugging Face can load")
+        raise WrongArtifact(f"{file.parent} has no {file.name}; build the mixture with a tokenizer that has one")
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256[file.name]:
         raise CorruptArtifact(f"{file} is not the file that its manifest names; restore it")

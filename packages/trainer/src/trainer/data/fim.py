@@ -6,8 +6,9 @@
     PSM  <prefix> d <suffix> g <middle> e f            "prefix, suffix, middle"
     SPM  <prefix> <suffix> g <middle> d e f            "suffix, prefix, middle", with p = ½
 
-The format is Bavarian et al. (2022), SPM in its second variant; drawn per segment of a packed window, over characters, as
-in CrystalCoder's preparation. A row that got too long loses its tail; one that got too short is padded.
+The format is that of Bavarian et al. (2022), SPM in its second variant; drawn per segment of a packed window, and cut
+between characters, as in CrystalCoder's preparation. A row that got too long loses its tail, one that got too short is
+padded; no end-of-text is added after the last segment.
 
 A window may begin or end inside a character. The up to three tokens at that end that are no text by themselves stay as
 they are, before the prefix or after the suffix, so nothing is lost. A segment that holds a special token, or whose text
@@ -29,8 +30,8 @@ from tokenizers import Tokenizer
 from manifest.mixture import FimTokens
 
 COUNTS = ("segments", "rearranged", "suffix_first", "kept", "truncated", "padding")
-"""What is counted of a window: segments that are not empty; those rearranged, and with the suffix first; those that were
-drawn and kept as they are; tokens that the window's tail lost, and that padding gave it.
+"""What is counted of a window: segments that are not empty; those rearranged, and with the suffix first; those drawn but
+kept as they are; tokens that the window's tail lost, and that padding gave it.
 """
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"

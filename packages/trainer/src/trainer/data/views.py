@@ -1,4 +1,4 @@
-"""A window of a stream → the row that the model learns from: how its view shows it, and which of its tokens are targets.
+"""A window of a stream → the row that the model learns from: as its view shows it, and which tokens are targets.
 
     window ──stream──► tokens, mask ──view (fill-in-the-middle)──► tokens (T,), learned (T,) ──phase──► weights (T − 1,)
 
@@ -47,8 +47,8 @@ def reading(phase: PhaseRecipe) -> Reading:
 class Row:
     """A window as the model sees it.
 
-    tokens (T,). weights (T − 1,): 1 where token t + 1 is learned, else 0. documents (T,): which of the window's documents
-    a token is of, counted from 0. counts: what fill-in-the-middle did, as in `fim.COUNTS`.
+    tokens (T,). weights (T − 1,): 1 where token t + 1 is learned, else 0. documents (T,): which of the window's
+    documents a token is of, counted from 0. counts: what fill-in-the-middle did, as in `fim.COUNTS`.
     """
 
     tokens: npt.NDArray[np.int64]
