@@ -30,8 +30,8 @@ from tokenizers import Tokenizer
 from manifest.mixture import FimTokens
 
 COUNTS = ("segments", "rearranged", "suffix_first", "kept", "truncated", "padding")
-"""What is counted of a window: segments that are not empty; those rearranged, and with the suffix first; those drawn but
-kept as they are; tokens that the window's tail lost, and that padding gave it.
+"""What is counted of a window: segments that are not empty; those rearranged, and with the suffix first; those drawn
+but kept as they are; tokens that the window's tail lost, and that padding gave it.
 """
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
