@@ -97,7 +97,7 @@ def _pair(record: Mapping[str, Any], prompt: Sequence[str], answer: str) -> list
     parts = [record_text(record, name) for name in prompt]
     asked = JOINER.join(part for part in parts if part.strip())
     if not asked:
-        raise RecordError(f"{' and '.join(f'field {name!r}' for name in prompt)} are blank; expected a prompt")
+        raise RecordError(f"nothing but white space in field {' and '.join(map(repr, prompt))}; expected a prompt")
     if record.get(answer, "") is None:
         raise UnansweredError(f"field {answer!r} is null")
     found = record_text(record, answer)
