@@ -39,6 +39,23 @@ def test_eval_recipes_are_read(name: str) -> None:
     assert load_eval_recipe(RECIPES / name / "eval.yaml").tasks
 
 
+@pytest.mark.parametrize(
+    "path", sorted(RECIPES.glob("*/data*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_every_data_recipe_is_read(path: Path) -> None:
+    assert read(path).streams()
+
+
+def test_the_configurations_of_slimpajama_dc_differ_in_their_weights_alone() -> None:
+    found = [read(RECIPES / "slimpajama_dc" / f"data_dc{n}.yaml") for n in range(1, 7)]
+    assert [recipe.name for recipe in found] == [f"dc{n}" for n in range(1, 7)]
+    same = [recipe.model_dump(exclude={"name": True, "phases": {"main": {"weights"}}}) for recipe in found]
+    assert all(fields == same[0] for fields in same)
+    local = read(RECIPES / "slimpajama_dc" / "data_local.yaml")
+    assert local.phases == found[5].phases
+    assert local.dedup == found[5].dedup.model_copy(update={"scope": "local"})
+
+
 def test_btlm_reads_as_many_tokens_as_the_paper_trained_on() -> None:
     data = read(RECIPES / "btlm" / "data.yaml")
     train = load_train_recipe(RECIPES / "btlm" / "train.yaml")

@@ -26,7 +26,7 @@ class PhaseRecipe(RecipeModel):
     """What a phase draws.
 
     tokens: the total, or a count per view. epochs: per view. The total is shared by `weights`; or by `temperature` τ,
-    in proportion to tokens^(1/τ) (1: as they come, higher: flatter); or by `unimax`. of: the views that temperature and
+    in proportion to blocks^(1/τ) (1: as they come, higher: flatter); or by `unimax`. of: the views that temperature and
     unimax share among, by default every source.
     """
 
