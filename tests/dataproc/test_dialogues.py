@@ -9,12 +9,14 @@ from typing import Any
 
 import ftfy
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataproc import normalize, turns
 from dataproc.dialogues import turns_of
+from dataproc.estimate import estimate
 from dataproc.recipe.sources import Clean, Source
 from dataproc.rows import Rows
 from dataproc.turns import Turn
@@ -191,3 +193,19 @@ def test_batches_are_no_part_of_what_comes_out(
     monkeypatch.setattr(normalize, "BATCH_BYTES", 1)
     (tmp_path / "store").rename(tmp_path / "first")
     assert documents(records, clean={"max_unreadable": 1}, **QA).id == whole.id
+
+
+def test_an_estimate_counts_what_has_an_answer(tmp_path: Path, write_jsonl: Make, recipe: Make) -> None:
+    records = [{"question": "Why?", "answer": "So."}, {"question": "Why?", "answer": " "}]
+    write_jsonl(tmp_path / "a" / "x.jsonl", records)
+    found = estimate(recipe(sources={"a": {"files": "a/*", **QA}}), str(tmp_path))
+    assert (found.sources["a"].documents, found.sources["a"].texts) == (1, ("Why?\n\nSo.",))
+    assert found.warnings[0].startswith("1 of 2 records read of source 'a' have no prompt and answer under 'answer' and")
+
+
+def test_messages_are_read_from_parquet(tmp_path: Path, recipe: Make, build: Make) -> None:
+    (tmp_path / "raw" / "a").mkdir(parents=True)
+    pq.write_table(pa.table({"messages": [chat("Why?", "So.")], "n": [1]}), tmp_path / "raw" / "a" / "x.parquet")
+    made = recipe(sources={"a": {"files": "a/*", **CHAT}})
+    (row,) = build(made, tmp_path / "raw", tmp_path / "store", until="documents").rows("documents", "a")
+    assert (row["text"], row["meta"], row["turns"]) == ("Why?\n\nSo.", '{"n":1}', '[["user",0],["assistant",6]]')

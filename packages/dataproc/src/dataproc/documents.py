@@ -141,6 +141,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_shard(path: Path, rows: int) -> Shard:
+    """A shard that is no table: the file's own bytes are its canonical content, so its digest is its SHA-256."""
+    sha256 = file_sha256(path)
+    return Shard(path=path.name, rows=rows, digest=sha256, bytes=path.stat().st_size, sha256=sha256)
+
+
 def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of a shard, a few thousand at a time, and no more than one write's. Raises CorruptArtifact."""
     wanted = None if columns is None else list(columns)

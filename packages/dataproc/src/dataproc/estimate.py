@@ -176,7 +176,7 @@ def _bytes_per_token(sample: _Sample, tokenizer: Any | None) -> float:
 def _warnings(name: str, source: Source, sample: _Sample, clean: Clean) -> Iterator[str]:
     read = f"of {sample.records} records read of source {name!r}"
     if sample.bad:
-        what = "text" if not source.answers or source.speakers else "prompt and answer"
+        what = "prompt and answer" if source.answers else "text"
         where = " and ".join(repr(field) for field in source.fields)
         yield f"{sample.bad} {read} have no {what} under {where}, and would be set aside"
     if sample.short:
