@@ -38,9 +38,7 @@ def batches() -> list[StepBatch]:
     weights[-1] = 0
     views = np.where(weights[:, 0] > 0, 0, -1)
     fim = np.zeros((ROWS, len(COUNTS)), np.int64)
-    return [
-        StepBatch(step, 0, rng.integers(0, 64, (ROWS, SEQ_LEN)), weights, views, fim) for step in range(len(RATES))
-    ]
+    return [StepBatch(step, 0, rng.integers(0, 64, (ROWS, SEQ_LEN)), weights, views, fim) for step in range(len(RATES))]
 
 
 def trained_by_torch() -> tuple[Decoder, list[torch.Tensor], list[float]]:

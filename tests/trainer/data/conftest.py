@@ -21,7 +21,10 @@ from manifest.store import LocalStore
 SPECIAL = ["<|endoftext|>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>"]
 END = 0
 FIM = FimTokens(prefix=1, middle=2, suffix=3, pad=4)
-SAMPLE = ["def middle(text):\n    return text[1:-1]  # the rest\n", "naïve Gebäude, 東京の天気 и погода в Москве 🎉🎉"] * 8
+SAMPLE = [
+    "def middle(text):\n    return text[1:-1]  # the rest\n",
+    "naïve Gebäude, 東京の天気 и погода в Москве 🎉🎉",
+] * 8
 
 Texts = Mapping[str, Sequence[str]]
 MakeTextMixture = Callable[..., Opened]
@@ -62,7 +65,9 @@ def publish_text_mixture(
     base = store.where("mixtures/texts")
     tokenizer = _publish_tokenizer(store, encoder)
     streams = {
-        name: _publish_stream(store, name, [encode(encoder, text) for text in found], base, block_tokens, name in answers_of)
+        name: _publish_stream(
+            store, name, [encode(encoder, text) for text in found], base, block_tokens, name in answers_of
+        )
         for name, found in texts.items()
     }
     assert isinstance(tokenizer.manifest, Artifact)

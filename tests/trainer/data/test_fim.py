@@ -100,7 +100,11 @@ def test_stray_bytes_at_the_edges_stay_where_they_were(encoder: Tokenizer) -> No
 
 def test_a_segment_that_is_no_text_is_kept_and_counted(encoder: Tokenizer) -> None:
     byte = encoder.token_to_id("Ł")  # 0x81, of the middle of a character
-    broken = [*encoder.encode("a", add_special_tokens=False).ids, byte, *encoder.encode("b", add_special_tokens=False).ids]
+    broken = [
+        *encoder.encode("a", add_special_tokens=False).ids,
+        byte,
+        *encoder.encode("b", add_special_tokens=False).ids,
+    ]
     marked = [*encoder.encode("x", add_special_tokens=False).ids, MARK.suffix]
     for ids in (broken, marked):
         made = fim(encoder).rearrange(window(ids), "k")

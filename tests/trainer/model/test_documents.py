@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from tests.trainer.model.test_decoder import shape
+
 from trainer.loss import window_losses
 from trainer.model.decoder import build
 
@@ -33,8 +33,10 @@ def test_each_document_of_a_window_is_computed_as_if_it_were_alone(kind: dict[st
     for length in LENGTHS:
         alone = decoder(tokens[:1, first : first + length])
         torch.testing.assert_close(found[:1, first : first + length], alone, atol=1e-5, rtol=1e-5)
-        losses = (window_losses(x[:, :-1], tokens[:1, first + 1 : first + length]) for x in
-                  (found[:1, first : first + length], alone))
+        losses = (
+            window_losses(x[:, :-1], tokens[:1, first + 1 : first + length])
+            for x in (found[:1, first : first + length], alone)
+        )
         torch.testing.assert_close(*losses, atol=1e-5, rtol=1e-5)
         first += length
     torch.testing.assert_close(found[1:], decoder(tokens[1:]), atol=1e-5, rtol=1e-5)

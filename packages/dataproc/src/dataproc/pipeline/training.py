@@ -53,6 +53,7 @@ def tokenizer_of(context: Context, deduped: Artifacts) -> Item:
 
 def tokens_of(context: Context, stream: Slice, deduped: Item, tokenizer: Item) -> Item:
     """The tokens of a stream. deduped: of its source. Raises RecipeError if no document is as its view asks."""
+    template = context.recipe.template_of(stream)
 
     def make(draft: Draft) -> Made:
         assert isinstance(tokenizer, Opened)
@@ -62,6 +63,7 @@ def tokens_of(context: Context, stream: Slice, deduped: Item, tokenizer: Item) -
             int(summary_of(deduped)["text_bytes"]),
             tokenizer.directory,
             stream=stream,
+            template=template,
             workers=context.build.workers,
             draft=draft,
         )
@@ -70,8 +72,9 @@ def tokens_of(context: Context, stream: Slice, deduped: Item, tokenizer: Item) -
         return made
 
     inputs = {"deduped": deduped, "tokenizer": tokenizer}
-    chosen = stream.model_dump(mode="json", exclude_defaults=True)
-    config = {**chosen, "shard_text_bytes": tokenize.SHARD_TEXT_BYTES}
+    chosen = stream.model_dump(mode="json", exclude_defaults=True, exclude={"template"})
+    written = {} if template is None else {"template": template.model_dump(mode="json")}
+    config = {**chosen, **written, "shard_text_bytes": tokenize.SHARD_TEXT_BYTES}
     return context.build.make(Request("tokens", stream.source, tokenize.STAGE, config, inputs, LIBRARIES), make)
 
 
