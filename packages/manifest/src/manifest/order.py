@@ -27,7 +27,10 @@ Range = tuple[int, int]
 
 
 class Draw(Model):
-    """What one view draws in a segment. `stream` is the id of its tokens artifact, `stream_blocks` its N."""
+    """What one view draws in a segment. `stream` is the id of its tokens artifact, `stream_blocks` its N.
+
+    Where a mixture has the tokens of an earlier one under another id, `stream` is the earlier id: the tape goes on.
+    """
 
     view: str
     stream: str

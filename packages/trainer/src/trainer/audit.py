@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifest.artifact import Opened, open_artifact, open_streams, resolve
+from manifest.artifact import Opened, open_streams
 from manifest.errors import RecipeError
 from manifest.exposure import documents_of_step
 from manifest.mixture import Mixture
 from trainer.data.fim import COUNTS
-from trainer.data.loader import step_source
+from trainer.data.loader import drawn_streams, step_source
 from trainer.data.windows import windows
-from trainer.run import Run, read_run
+from trainer.run import Run, open_mixture, read_run
 
 HEADER = "window\tview\tstream\tepoch\tblock\tfirst\tstop\tdocument"
 WINDOWS_HEADER = "\t".join(["window", "view", "stream", "epoch", "block", "first", "targets", "fim", *COUNTS])
@@ -24,7 +24,7 @@ WINDOWS_HEADER = "\t".join(["window", "view", "stream", "epoch", "block", "first
 
 @dataclass(frozen=True)
 class _Subject:
-    """A run with its mixture. names: of streams, by tokens id."""
+    """A run with the mixture that the step reads. names: of streams, by tokens id in the order."""
 
     run: Run
     opened: Opened
@@ -35,7 +35,8 @@ class _Subject:
 def audit(directory: Path, step: int) -> Iterator[str]:
     """A header, and a tab-separated line per document of each window. Raises RecipeError if there is no such step."""
     subject = _open(directory, step)
-    streams = {subject.mixture.streams[name].id: stream for name, stream in open_streams(subject.opened).items()}
+    opened = open_streams(subject.opened)
+    streams = {stream: opened[name] for stream, name in subject.names.items()}
     yield HEADER
     for window in documents_of_step(subject.run.timeline, streams, step):
         for span in window.spans:
@@ -66,7 +67,7 @@ def _open(directory: Path, step: int) -> _Subject:
     run = read_run(directory)
     if not 0 <= step < run.timeline.total_steps:
         raise RecipeError(f"--step {step}: run {run.name} has the steps 0 to {run.timeline.total_steps - 1}")
-    opened = open_artifact(resolve(str(directory.absolute()), run.mixture.uri), kind="mixture")
+    opened = open_mixture(str(directory.absolute()), run, run.mixture_of(run.timeline.step(step).segment))
     mixture = opened.manifest
     assert isinstance(mixture, Mixture)
-    return _Subject(run, opened, mixture, {stream.id: name for name, stream in mixture.streams.items()})
+    return _Subject(run, opened, mixture, drawn_streams(mixture, run.timeline))

@@ -31,7 +31,7 @@ def run_seed(mixture: Mixture, seed: int | None) -> int:
 
 def make_timeline(mixture: Mixture, recipe: TrainRecipe, *, where: str, seed: int, tokens: int | None) -> Timeline:
     """The timeline of a run. Raises RecipeError, naming `where` (the recipe's file), if the two do not fit."""
-    _require_same_phases(mixture, recipe, where)
+    require_same_phases(mixture, recipe, where)
     draws = scaled_draws({phase.name: dict(phase.draw) for phase in mixture.phases}, mixture.block_tokens, tokens)
     streams = {
         name: (mixture.streams[view.stream].id, mixture.streams[view.stream].blocks)
@@ -58,7 +58,8 @@ def tokens_before(timeline: Timeline, step: int) -> int:
     return total
 
 
-def _require_same_phases(mixture: Mixture, recipe: TrainRecipe, where: str) -> None:
+def require_same_phases(mixture: Mixture, recipe: TrainRecipe, where: str) -> None:
+    """Raises RecipeError, naming `where` (the recipe's file), if the two have other phases or another order of them."""
     learned, read = list(recipe.phases), [phase.name for phase in mixture.phases]
     if learned == read:
         return

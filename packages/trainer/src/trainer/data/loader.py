@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,12 @@ class StepBatch:
     views: npt.NDArray[np.int64]
     fim: npt.NDArray[np.int64]
     documents: npt.NDArray[np.int32] | None = None
+
+
+class Readable(Protocol):
+    """What reads steps, by their number."""
+
+    def read(self, step: int) -> StepBatch: ...
 
 
 @dataclass(frozen=True)
@@ -89,15 +96,16 @@ def step_source(
     world: int,
     phases: Mapping[str, PhaseRecipe] | None = None,
 ) -> StepSource:
-    """A source over an opened mixture. phases: how each is read (default: every token is learned).
+    """A source over an opened mixture, for the steps that read it. phases: how each is read (default: every token is
+    learned).
 
     Raises ArtifactError if its streams, or a tokenizer that its views need, are not what they were.
     """
     manifest = mixture.manifest
     assert isinstance(manifest, Mixture)
     opened = open_streams(mixture)
-    streams = {manifest.streams[name].id: stream for name, stream in opened.items()}
-    for draw in (draw for segment in timeline.order.segments for draw in segment.draws):
+    streams = {stream: opened[name] for stream, name in drawn_streams(manifest, timeline).items()}
+    for draw in (draw for segment in timeline.order.segments for draw in segment.draws if draw.stream in streams):
         if draw.stream_blocks != streams[draw.stream].blocks:
             raise CorruptArtifact(
                 f"mixture {mixture.uri}: the shards of view {draw.view} hold {streams[draw.stream].blocks} blocks; the "
@@ -108,13 +116,19 @@ def step_source(
     return StepSource(timeline, reader, readings, view_names(timeline), rank, world)
 
 
+def drawn_streams(mixture: Mixture, timeline: Timeline) -> dict[str, str]:
+    """What a mixture calls each stream, by tokens id in the order, that the timeline's segments draw from it."""
+    own = (segment for segment in timeline.order.segments if segment.mixture == mixture.id)
+    return {draw.stream: mixture.views[draw.view].stream for segment in own for draw in segment.draws}
+
+
 def view_names(timeline: Timeline) -> tuple[str, ...]:
     """The views that a run reads, in order of name."""
     return tuple(sorted({draw.view for segment in timeline.order.segments for draw in segment.draws}))
 
 
 @contextmanager
-def prefetched(source: StepSource, first: int, stop: int, *, depth: int = 4) -> Iterator[Iterator[StepBatch]]:
+def prefetched(source: Readable, first: int, stop: int, *, depth: int = 4) -> Iterator[Iterator[StepBatch]]:
     """The steps [first, stop), read ahead by a thread; at most `depth` of them wait. The thread ends with the block.
 
     What the thread raises is raised where the batch is taken.
@@ -133,7 +147,7 @@ def prefetched(source: StepSource, first: int, stop: int, *, depth: int = 4) -> 
 
 
 def _read_ahead(
-    source: StepSource,
+    source: Readable,
     first: int,
     stop: int,
     ready: queue.Queue[StepBatch | BaseException],
