@@ -19,10 +19,9 @@ from importlib.metadata import version
 import torch
 
 from manifest.artifact import Opened
-from manifest.checkpoint import Checkpoint, Pace, Timeline
-from manifest.errors import WinnowError, WrongArtifact
+from manifest.checkpoint import Checkpoint
+from manifest.errors import WinnowError
 from manifest.identity import hash64
-from manifest.order import Segment
 from manifest.record import Producer, now
 from manifest.store import LocalStore
 from trainer import metrics
@@ -33,7 +32,7 @@ from trainer.data.mixtures import MixtureSources, mixture_sources, mixtures_from
 from trainer.engine import Engine
 from trainer.model.decoder import build
 from trainer.retention import retain
-from trainer.run import METRICS, Run, mixture_inputs, named, newest, open_mixture, rewind
+from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, rewind
 from trainer.schedule import Curve, curves
 from trainer.timeline import tokens_before
 
@@ -66,41 +65,12 @@ def train(store: LocalStore, run: Run, stop: Stop) -> None:
         ArtifactError: the mixture or the newest checkpoint is not what it was.
     """
     found = newest(store, run)
-    if found is not None:
-        _require_own(run, found)
     training = _prepare(store, run, found)
     try:
         first = _resume(training, found)
         _steps(training, first, stop)
     finally:
         training.engine.close()
-
-
-def _require_own(run: Run, found: Opened) -> None:
-    """Raises WrongArtifact if a checkpoint has not read what the run's order says."""
-    record = found.manifest
-    assert isinstance(record, Checkpoint)
-    has, expected = (_segments_before(timeline, record.step) for timeline in (record.timeline, run.timeline))
-    if has == expected:
-        return
-    names = {reference.id: reference for reference in (*record.inputs.values(), *run.mixtures)}
-    read, wanted = (
-        ", then ".join(dict.fromkeys(named(names[segment.mixture]) for segment, _ in segments)) or "nothing"
-        for segments in (has, expected)
-    )
-    raise WrongArtifact(
-        f"{found.uri} is of another order of training data than run {run.name}: its {record.step} steps read {read}; "
-        f"those of the run read {wanted}. Delete it: the run goes on from the one before"
-    )
-
-
-def _segments_before(timeline: Timeline, step: int) -> list[tuple[Segment, Pace]]:
-    """The segments that the first `step` steps read, as they were planned."""
-    return [
-        (segment.model_copy(update={"cut_after": None}), pace)
-        for segment, pace in zip(timeline.order.segments, timeline.paces, strict=True)
-        if pace.first_step < step
-    ]
 
 
 def _prepare(store: LocalStore, run: Run, found: Opened | None) -> Training:
@@ -110,9 +80,7 @@ def _prepare(store: LocalStore, run: Run, found: Opened | None) -> Training:
     settings = run.recipe.engine
     decoder = build(run.shape, seed=run.seed, recompute=settings.activation_checkpointing)
     engine = Engine(decoder, run.recipe.optimizer, settings)
-    source = mixture_sources(
-        mixtures, run.timeline, rank=engine.rank, world=engine.world, phases=run.recipe.phases
-    )
+    source = mixture_sources(mixtures, run.timeline, rank=engine.rank, world=engine.world, phases=run.recipe.phases)
     return Training(store, run, engine, source, curves(run.recipe, run.timeline))
 
 

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from manifest.artifact import Opened, open_artifact, relative_uri, resolve
-from manifest.checkpoint import Checkpoint, Timeline
+from manifest.checkpoint import Checkpoint, Pace, Timeline
 from manifest.errors import CorruptArtifact, InputError, NotAnArtifact, RecipeError, WrongArtifact
 from manifest.fields import validate
 from manifest.identity import digest_of, short
+from manifest.order import Segment
 from manifest.record import Model, Reference
 from manifest.store import LocalStore, open_store, write_atomic
 from trainer.model.shape import Shape
@@ -216,14 +217,41 @@ def checkpoints(store: LocalStore, run: Run) -> Iterator[Checkpoint]:
 
 
 def newest(store: LocalStore, run: Run) -> Opened | None:
-    """The newest checkpoint that training can go on from. Raises CorruptArtifact if it is not whole.
+    """The newest checkpoint that training can go on from.
 
-    It does not fall back to an older one in silence.
+    It does not fall back to an older one in silence: raises CorruptArtifact if it is not whole, WrongArtifact if it has
+    not read what the run's order says.
     """
     for record in checkpoints(store, run):
         if record.full:
-            return open_artifact(store.where(run.checkpoint_path(record.step)), kind="checkpoint")
+            opened = open_artifact(store.where(run.checkpoint_path(record.step)), kind="checkpoint")
+            _require_own(run, record, opened.uri)
+            return opened
     return None
+
+
+def _require_own(run: Run, record: Checkpoint, where: str) -> None:
+    has, expected = (_segments_before(timeline, record.step) for timeline in (record.timeline, run.timeline))
+    if has == expected:
+        return
+    names = {reference.id: named(reference) for reference in (*record.inputs.values(), *run.mixtures)}
+    read, planned = (
+        ", then ".join(dict.fromkeys(names.get(s.mixture, short(s.mixture)) for s, _ in segments)) or "nothing"
+        for segments in (has, expected)
+    )
+    raise WrongArtifact(
+        f"{where} is not a checkpoint of run {run.name}: up to step {record.step} it has read {read}; the run's order "
+        f"is another, of {planned}. Move it away; the run goes on from the one before"
+    )
+
+
+def _segments_before(timeline: Timeline, step: int) -> list[tuple[Segment, Pace]]:
+    """The segments that the first `step` steps read, as they were planned."""
+    return [
+        (segment.model_copy(update={"cut_after": None}), pace)
+        for segment, pace in zip(timeline.order.segments, timeline.paces, strict=True)
+        if pace.first_step < step
+    ]
 
 
 def rewind(file: Path, step: int) -> None:

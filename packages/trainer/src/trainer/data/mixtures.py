@@ -13,15 +13,14 @@ from trainer.recipe import PhaseRecipe
 
 @dataclass(frozen=True)
 class MixtureSources:
-    """Reads steps for one rank. `sources` by the id of their mixture."""
+    """Reads steps for one rank. `sources` by the id of their mixture.
+
+    views: what the `views` of a batch are indices into, those of all mixtures of the run in order of name.
+    """
 
     timeline: Timeline
     sources: Mapping[str, StepSource]
-
-    @property
-    def views(self) -> tuple[str, ...]:
-        """What the `views` of a batch are indices into: those of all mixtures of the run, in order of name."""
-        return view_names(self.timeline)
+    views: tuple[str, ...]
 
     def of_segment(self, segment: int) -> StepSource:
         """The source of a segment. Raises KeyError if its mixture is not among `sources`."""
@@ -40,7 +39,7 @@ def mixture_sources(
         mixture.manifest.id: step_source(mixture, timeline, rank=rank, world=world, phases=phases)
         for mixture in mixtures
     }
-    return MixtureSources(timeline, sources)
+    return MixtureSources(timeline, sources, view_names(timeline))
 
 
 def mixtures_from(timeline: Timeline, step: int) -> list[str]:
