@@ -2,7 +2,8 @@
 
     recipe, size, mixture, seed, tokens ─► run.json ─► workers ─► checkpoints, metrics.jsonl
 
-The same command again goes on with the same run, from its newest full checkpoint, on however many workers.
+The same command again goes on with the same run, from its newest full checkpoint, on however many workers. A run that
+was continued with another mixture goes on with that one, also where the command does not say so again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from manifest.mixture import Mixture
 from manifest.progress import span
 from manifest.store import LocalStore
 from trainer import schedule
+from trainer.continuation import continued, require_run
 from trainer.data.checks import remarks, require_readable
 from trainer.launch import Workers, launch
 from trainer.progress import Watch, say
@@ -29,13 +31,15 @@ from trainer.run import (
     METRICS,
     Run,
     checkpoints,
-    enter,
     held,
+    known,
     local_store,
     mixture_reference,
+    named,
     newest,
     run_identity,
     run_name,
+    write_run,
 )
 from trainer.sizes import Resolved, shape_of
 from trainer.timeline import make_timeline, run_seed, tokens_before
@@ -48,6 +52,7 @@ MOST_BETWEEN_SAVES = 10**9
 class FitOptions:
     """What is asked for. None: the mixture's seed and tokens, a name from all of it.
 
+    continue_with: the mixture to read from the newest full checkpoint on; `mixture` is what the run began with.
     wait_s: how many seconds to wait for another process that trains this run.
     """
 
@@ -58,6 +63,7 @@ class FitOptions:
     tokens: int | None = None
     seed: int | None = None
     name: str | None = None
+    continue_with: str | None = None
     wait_s: float = 0.0
 
 
@@ -67,13 +73,18 @@ def fit(options: FitOptions) -> str:
     Raises WinnowError as the workers do; KeyboardInterrupt, after saving, if it was interrupted.
     """
     store = local_store(options.out)
-    run = plan_run(options, store)
-    for line in _remarks(options, run):
+    asked = plan_run(options, store)
+    if options.continue_with is not None:
+        require_run(store, asked)
+    for line in _remarks(options, asked):
         say(line)
-    directory = store.root / run.path
+    directory = store.root / asked.path
     directory.mkdir(parents=True, exist_ok=True)
     with held(directory, options.wait_s):
-        enter(store, run)
+        run = known(store, asked)
+        if options.continue_with is not None:
+            run = continued(store, run, options.continue_with, options.recipe.where)
+        write_run(store, run)
         found = newest(store, run)
         total = run.timeline.total_steps
         if found is not None and found.manifest.step == total:  # type: ignore[attr-defined]
@@ -137,6 +148,8 @@ def _with_saves(recipe: TrainRecipe, total: int) -> TrainRecipe:
 def _announce(run: Run, found: Opened | None, total: int) -> None:
     tokens = tokens_before(run.timeline, total)
     what = f"run {run.name}: {run.shape.parameters:,} parameters, {total:,} steps, {tokens:,} tokens"
+    for change in run.changes:
+        say(f"run {run.name} reads {named(change.mixture)} from step {change.step} on")
     say(what if found is None else f"{what}; goes on after step {found.manifest.step}")  # type: ignore[attr-defined]
 
 
