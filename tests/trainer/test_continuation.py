@@ -513,7 +513,7 @@ def test_other_held_out_documents_and_fewer_blocks_than_are_left_are_warned_of(
     arm.train(3)
     arm.continue_with(held)
     said = capsys.readouterr().err
-    assert "streams that go on: a; that begin: c" in said
+    assert "streams that go on: a; that begin: c; that it does not have: b" in said
     assert "phase 'short' has 6 blocks left and held-" in said
     assert "read 3.00 times as often as it plans" in said
     assert "phase 'long'" not in said.split("warning", 1)[1]

@@ -19,7 +19,7 @@ from manifest.checkpoint import Checkpoint, Pace, Timeline
 from manifest.errors import InputError, NotAnArtifact, WrongArtifact
 from manifest.identity import short
 from manifest.mixture import Mixture, Stream
-from manifest.order import OrderRecord, append, replace_from
+from manifest.order import OrderRecord, Segment, append, replace_from
 from manifest.store import LocalStore
 from trainer.data.checks import remarks, require_readable
 from trainer.progress import say
@@ -191,16 +191,19 @@ def _said(run: Run, step: int, timeline: Timeline, mixture: Mixture, former: Map
     """What a change means, for the person who asked for it. timeline: with the change."""
     new = _named(mixture)
     segments = list(zip(timeline.order.segments, timeline.paces, strict=True))
-    added = [segment for segment, pace in segments if pace.first_step >= step]
+    read, added = (
+        [segment for segment, pace in segments if (pace.first_step >= step) == is_new] for is_new in (False, True)
+    )
     blocks = ", ".join(f"{segment.slots:,} blocks of phase {segment.phase!r}" for segment in added)
     yield f"run {run.name}: from step {step} on it reads {new}: {blocks}"
-    known = {draw.stream for segment, pace in segments if pace.first_step < step for draw in segment.draws}
-    drawn = {mixture.views[draw.view].stream: draw.stream for segment in added for draw in segment.draws}
-    goes_on, begins = (
-        ", ".join(name for name, tape in sorted(drawn.items()) if (tape in known) == is_known) or "none"
-        for is_known in (True, False)
-    )
-    yield f"  streams that go on: {goes_on}; that begin: {begins}"
+    known = _contents(read, former)
+    drawn = _contents(added, {mixture.id: mixture})
+    ended = known.keys() - {_content(stream) for stream in mixture.streams.values()}
+    goes_on = {drawn[content] for content in known.keys() & drawn.keys()}
+    begins = {drawn[content] for content in drawn.keys() - known.keys()}
+    ends = {known[content] for content in ended}
+    named = [", ".join(sorted(names)) or "none" for names in (goes_on, begins, ends)]
+    yield "  streams that go on: {}; that begin: {}; that it does not have: {}".format(*named)
     for segment in added:
         planned = mixture.phase(segment.phase).blocks
         if segment.slots > planned:
@@ -208,12 +211,23 @@ def _said(run: Run, step: int, timeline: Timeline, mixture: Mixture, former: Map
                 f"  warning: phase {segment.phase!r} has {segment.slots:,} blocks left and {new} draws {planned:,}: "
                 f"its streams are read {segment.slots / planned:.2f} times as often as it plans"
             )
-    if any(_heldout(before) != _heldout(mixture) for before in former.values()):
+    if ended and any(_heldout(before) != _heldout(mixture) for before in former.values()):
         yield (
             f"  warning: {new} holds out other documents than before; the run may have read some of them, so scores on "
             "them would flatter it (`manifest exposure` tells)"
         )
     yield from remarks(mixture, run.recipe)
+
+
+def _contents(segments: Sequence[Segment], mixtures: Mapping[str, Mixture]) -> dict[Content, str]:
+    """The names of the streams that segments read, by what these hold."""
+    found: dict[Content, str] = {}
+    for segment in segments:
+        mixture = mixtures[segment.mixture]
+        for draw in segment.draws:
+            name = mixture.views[draw.view].stream
+            found[_content(mixture.streams[name])] = name
+    return found
 
 
 def _heldout(mixture: Mixture) -> str | None:
