@@ -51,7 +51,7 @@ class EngineRecipe(Model):
     micro_batch_tokens: tokens that a worker takes through the model at once.
     """
 
-    zero: Annotated[Literal[0, 1], _only(0, 1)] = 1
+    zero: Literal[0, 1, 2, 3] = 1
     precision: Annotated[Literal["fp32"], _only("fp32")] = "fp32"
     activation_checkpointing: bool = False
     micro_batch_tokens: Count = 8192
