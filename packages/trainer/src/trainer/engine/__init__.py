@@ -31,6 +31,7 @@ from trainer.recipe import EngineRecipe, OptimizerRecipe
 
 __all__ = ["MOMENTS", "Engine", "StepResult", "join", "leave"]
 
+
 @dataclass(frozen=True)
 class StepResult:
     """losses (N,): nats over the targets of each row that this rank read. gradient_norm: global, before clipping."""
@@ -82,11 +83,11 @@ class Engine:
         groups = parameter_groups(decoder, decoder.shape, optimizer)
         self._hyperparameters = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
         self._deepspeed, _, _, _ = deepspeed.initialize(
-            model=decoder, optimizer=adamw(groups, optimizer), config=self._config(decoder, optimizer.clip)
+            model=decoder, optimizer=adamw(groups, optimizer), config=self._config(decoder, settings, optimizer.clip)
         )
         self._state = State(self._deepspeed, self._stage)
 
-    def _config(self, decoder: Decoder, clip: float) -> dict[str, Any]:
+    def _config(self, decoder: Decoder, settings: EngineRecipe, clip: float) -> dict[str, Any]:
         """DeepSpeed's settings. It is told of one micro-batch per step; `step` says itself where the step ends."""
         return {
             "train_micro_batch_size_per_gpu": 1,
@@ -97,6 +98,7 @@ class Engine:
                 "stage": self._stage,
                 # The buffer for gradients in flight; its default is 2 GB whatever the model.
                 "reduce_bucket_size": min(5 * 10**8, decoder.shape.parameters),
+                **({"offload_optimizer": {"device": "cpu"}} if settings.offload == "optimizer" else {}),
             },
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
