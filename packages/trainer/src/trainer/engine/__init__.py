@@ -2,9 +2,9 @@
 
     StepBatch ─► micro-batches ─► forward, backward ─► [reduce over ranks] ─► clip ─► AdamW ─► losses, gradient norm
 
-ZeRO 0 to 3, in fp32 or bf16 with masters in fp32, the optimiser in the device's memory or the host's. State goes in and
-out by parameter name, as whole tensors in fp32, so nothing outside knows how it is partitioned: trainer.engine.state does.
-Everything that touches other ranks is collective: all of them call it, in the same order.
+ZeRO 0 to 3, fp32, the optimiser in the device's memory or the host's. State goes in and out by parameter name, as whole
+tensors (`engine.state`), so nothing outside knows how it is partitioned. Everything that touches other ranks is
+collective: all of them call it, in the same order.
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ class State:
         else:
             with self._whole(parameter):
                 return parameter.detach().to("cpu", torch.float32, copy=True)
-        return found.to("cpu", copy=True)
+        whole: Tensor = found.to("cpu", copy=True)
+        return whole
 
     @torch.no_grad()
     def scatter(self, name: str, value: Tensor, moment: str | None = None) -> None:
