@@ -42,9 +42,9 @@ class Bins:
 
 
 def best_fit(lengths: Ints, capacity: int) -> Bins:
-    """The bins of documents of these lengths (tokens, all positive). ValueError for other lengths."""
-    if capacity < 1 or (len(lengths) and int(lengths.min()) < 1):
-        raise ValueError("best_fit needs a positive capacity and positive lengths")
+    """The bins of documents of these lengths (tokens). An empty document is in no bin. ValueError for a negative length."""
+    if capacity < 1 or (len(lengths) and int(lengths.min()) < 0):
+        raise ValueError("best_fit needs a positive capacity and lengths that are not negative")
     document, start, length = _pieces(lengths, capacity)
     falling = np.argsort(-length, kind="stable")
     bin_of = np.empty(len(length), np.int64)

@@ -1,0 +1,45 @@
+"""A packed stream against the list of its places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifest.corpus import open_stream
+from manifest.identity import hash64
+from manifest.packed import PackedStream, pack
+
+Write = Callable[..., list[Path]]
+END = 999
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any),
+    st.integers(1, 3),
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.data(),
+)
+def test_reads_spans_and_places_are_those_of_the_bins(
+    write_shards: Write, lengths: list[int], shards: int, capacity: int, per_block: int, data: st.DataObject
+) -> None:
+    ids = sorted((f"d{i}" for i in range(len(lengths))), key=lambda i: (hash64(i), i))
+    docs = {d: [100 * i + t for t in range(n)] for i, (d, n) in enumerate(zip(ids, lengths, strict=True))}
+    with TemporaryDirectory() as directory:
+        stream = open_stream(write_shards(Path(directory), docs, shards), capacity * per_block)
+        packed = PackedStream(stream, pack(stream, capacity), END)
+        start = data.draw(st.integers(0, 2 * packed.tokens))
+        length = data.draw(st.integers(1, 3 * packed.tokens))
+        whole = packed.read(0, packed.tokens).tolist()
+        assert sorted(t for t in whole if t != END) == sorted(t for tokens in docs.values() for t in tokens)
+        wrapped = [whole[(start + i) % packed.tokens] for i in range(length)]
+        assert packed.read(start, length).tolist() == wrapped
+        assert packed.learned(start, length).tolist() == [t != END for t in wrapped]
+        named = [(s.document, whole[p]) for s in packed.spans(start, length) for p in range(s.start, s.stop)]
+        assert named == [(ids[t // 100], t) for t in wrapped if t != END]
+        for document, tokens in docs.items():
+            assert [whole[p] for s in packed.places(document) for p in range(s.start, s.stop)] == tokens
