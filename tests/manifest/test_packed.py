@@ -43,3 +43,7 @@ def test_reads_spans_and_places_are_those_of_the_bins(
         assert named == [(ids[t // 100], t) for t in wrapped if t != END]
         for document, tokens in docs.items():
             assert [whole[p] for s in packed.places(document) for p in range(s.start, s.stop)] == tokens
+            found = sorted(o for s in packed.places(document) for o in packed.occurrences(s))
+            read = [whole[p % packed.tokens] for p in range(packed.blocks * packed.block_tokens)]
+            places = [b * packed.block_tokens + i for b, first, stop in found for i in range(first, stop)]
+            assert sorted(places) == [p for p, t in enumerate(read) if t in tokens]

@@ -42,7 +42,10 @@ class Bins:
 
 
 def best_fit(lengths: Ints, capacity: int) -> Bins:
-    """The bins of documents of these lengths (tokens). An empty document is in no bin. ValueError for a negative length."""
+    """The bins of documents of these lengths (tokens); an empty one is in no bin.
+
+    Raises ValueError for a negative length or no capacity.
+    """
     if capacity < 1 or (len(lengths) and int(lengths.min()) < 0):
         raise ValueError("best_fit needs a positive capacity and lengths that are not negative")
     document, start, length = _pieces(lengths, capacity)

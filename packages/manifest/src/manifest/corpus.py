@@ -86,13 +86,7 @@ class TokenStream:
 
         The tokens that the last block takes from the start of the stream occur in it as well.
         """
-        for shift in range(0, self.blocks * self.block_tokens, self.tokens):
-            start, stop = span.start + shift, min(span.stop + shift, self.blocks * self.block_tokens)
-            while start < stop:
-                block, first = divmod(start, self.block_tokens)
-                last = min(first + stop - start, self.block_tokens)
-                yield block, first, last
-                start += last - first
+        return occurrences(span, self.tokens, self.block_tokens)
 
     def _pieces(self, start: int, length: int) -> Iterator[tuple[int, int, int]]:
         """(shard, first, last + 1) within the shard, wrapping."""
@@ -103,6 +97,18 @@ class TokenStream:
             yield index, start - self.starts[index], stop - self.starts[index]
             length -= stop - start
             start = stop % self.tokens
+
+
+def occurrences(span: Span, tokens: int, block_tokens: int) -> Iterator[tuple[int, int, int]]:
+    """As `TokenStream.occurrences`, for any stream of so many tokens, whose last block wraps."""
+    places = -(-tokens // block_tokens) * block_tokens
+    for shift in range(0, places, tokens):
+        start, stop = span.start + shift, min(span.stop + shift, places)
+        while start < stop:
+            block, first = divmod(start, block_tokens)
+            last = min(first + stop - start, block_tokens)
+            yield block, first, last
+            start += last - first
 
 
 def open_stream(stems: Sequence[Path], block_tokens: int) -> TokenStream:

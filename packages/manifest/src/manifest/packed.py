@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifest.bestfit import Bins, Ints, best_fit
-from manifest.corpus import Span, TokenStream
+from manifest.corpus import Span, TokenStream, occurrences
 from manifest.indexed import Tokens
 
 
@@ -46,6 +46,7 @@ class PackedStream:
         owner = np.repeat(np.arange(len(bins.offsets) - 1), np.diff(bins.offsets))
         self._at = owner * bins.capacity + before - before[bins.offsets[owner]]
         self._by_document = np.argsort(bins.document, kind="stable")
+        self._keys = bins.document[self._by_document]
 
     @property
     def tokens(self) -> int:
@@ -81,10 +82,17 @@ class PackedStream:
             index = shard.find(document_id)
             if index is None:
                 continue
-            keys = self.bins.document[self._by_document]
-            low, high = np.searchsorted(keys, [first + index, first + index + 1])
+            low, high = np.searchsorted(self._keys, [first + index, first + index + 1])
             for piece in sorted(self._by_document[low:high].tolist(), key=lambda p: int(self.bins.start[p])):
                 yield Span(document_id, int(self._at[piece]), int(self._at[piece] + self.bins.length[piece]))
+
+    def find_content(self, digest: str) -> Iterator[str]:
+        """As `TokenStream.find_content`."""
+        return self.stream.find_content(digest)
+
+    def occurrences(self, span: Span) -> Iterator[tuple[int, int, int]]:
+        """Where a span lies in the blocks: (block, first, stop), offsets within the block."""
+        return occurrences(span, self.tokens, self.block_tokens)
 
     def _document_id(self, document: int) -> str:
         shard = bisect_right(self._first_document, document) - 1
