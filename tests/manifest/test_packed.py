@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifest.corpus import open_stream
+from manifest.corpus import TokenStream, open_stream
 from manifest.identity import hash64
+from manifest.indexed import ShardWriter, open_shard, token_dtype
 from manifest.packed import PackedStream, pack
 
 Write = Callable[..., list[Path]]
@@ -47,3 +48,15 @@ def test_reads_spans_and_places_are_those_of_the_bins(
             read = [whole[p % packed.tokens] for p in range(packed.blocks * packed.block_tokens)]
             places = [b * packed.block_tokens + i for b, first, stop in found for i in range(first, stop)]
             assert sorted(places) == [p for p, t in enumerate(read) if t in tokens]
+
+
+def test_what_is_learned_goes_with_its_tokens(tmp_path: Path) -> None:
+    docs = {d: range(10 * i + 1, 10 * i + 1 + n) for i, (d, n) in enumerate({"a": 5, "b": 3, "c": 7}.items())}
+    with ShardWriter(tmp_path / "s", token_dtype(100), masked=True) as writer:
+        for document in sorted(docs, key=lambda d: (hash64(d), d)):
+            writer.add(document, list(docs[document]), [t % 2 == 0 for t in docs[document]])
+    stream = TokenStream([open_shard(tmp_path / "s", masked=True)], 8)
+    packed = PackedStream(stream, pack(stream, 4), 0)
+    tokens, learned = packed.read(0, packed.tokens).tolist(), packed.learned(0, packed.tokens).tolist()
+    assert learned == [t != 0 and t % 2 == 0 for t in tokens]
+    assert 0 in tokens and any(learned)
