@@ -61,7 +61,7 @@ def expected(sliced: Any, stream: str) -> list[list[int]]:
         "code_mit": lambda row: '"MIT"' in row["meta"],
     }[stream]
     rows = [row for row in sliced.rows("deduped", stream.partition("_")[0]) if takes(row)]
-    encoder = Tokenizer.from_file(str(sliced.artifact("tokenizers", "sliced").directory / "tokenizer.json"))
+    encoder = Tokenizer.from_file(str(sliced.artifact("tokenizers", "bpe").directory / "tokenizer.json"))
     rows.sort(key=lambda row: (key(row["id"]), row["id"]))
     return [[*encoder.encode(row["text"]).ids, sliced.mixture.tokenizer.end_of_text] for row in rows]
 

@@ -72,7 +72,7 @@ def kept(sliced: Any) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def held(sliced: Any) -> list[Row]:
-    found: list[Row] = sliced.rows("heldout", "sliced", "heldout")
+    found: list[Row] = sliced.rows("heldout", "all", "heldout")
     return found
 
 

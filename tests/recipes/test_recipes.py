@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
+from dataproc.pipeline import Pipeline
 from dataproc.recipe import read
+from dataproc.stage import Build
+from dataproc.workers import Serial
 from evalkit.recipe import load_recipe as load_eval_recipe
+from manifest.artifact import Opened, open_streams, resolve
+from manifest.mixture import Mixture
+from manifest.store import LocalStore
 from trainer.recipe import load_recipe as load_train_recipe
 from trainer.sizes import load_size, sizes_file
 
@@ -63,3 +71,34 @@ def test_btlm_reads_as_many_tokens_as_the_paper_trained_on() -> None:
         steps = train.phases[name].reference_steps
         assert steps is not None
         assert phase.tokens == steps * train.phases[name].tokens_per_step
+
+
+def test_med42_learns_answers_alone_in_its_template(tmp_path: Path) -> None:
+    directory = tmp_path / "raw" / "medical"
+    directory.mkdir(parents=True)
+    said = [
+        (f"What is disease {n} of {n * n} ?", f"It is number {n}, which {'so ' * n}is not {n + 1}.") for n in range(9)
+    ]
+    texts = [f"Disease {n}\n\nQuestion: {question}\nAnswer: {answer}" for n, (question, answer) in enumerate(said)]
+    lines = [json.dumps({"id": f"{n}", "text": text}) for n, text in enumerate(texts)]
+    (directory / "MedQuAD.jsonl").write_text("\n".join(lines))
+    (directory / "pubmedqa.jsonl").write_text(
+        json.dumps({"id": "p", "text": "Context.\n\nQuestion: So?\nAnswer: Yes."})
+    )
+    pipeline = Pipeline(
+        read(RECIPES / "med42" / "data.yaml"), str(tmp_path / "raw"), Build(LocalStore(tmp_path / "store"), Serial())
+    )
+    (mixture,) = pipeline.run()
+    assert isinstance(mixture, Opened)
+    assert isinstance(mixture.manifest, Mixture)
+    tokenizer = Tokenizer.from_file(str(Path(resolve(mixture.uri, mixture.manifest.tokenizer.uri)) / "tokenizer.json"))
+    stream = open_streams(mixture)["instructions"]
+    span = stream.find("medqa/p")
+    assert span is not None
+    place = span.start, span.stop - span.start
+    tokens, learned = stream.read(*place), stream.learned(*place)
+    assert tokenizer.decode(tokens[~learned].tolist(), skip_special_tokens=False) == (
+        "<|system|>: You are a helpful medical assistant created by M42 Health in the UAE.\n"
+        "<|prompter|>:Context.\n\nSo?\n<|assistant|>:"
+    )
+    assert tokenizer.decode(tokens[learned].tolist(), skip_special_tokens=False) == "Yes.<|endoftext|>"

@@ -86,6 +86,7 @@ def mixture(
             digest=made.digest,
             vocab_size=made.summary["vocab_size"],
             end_of_text=made.summary["end_of_text"],
+            fim=made.summary.get("fim"),
         ),
         block_tokens=recipe.block_tokens,
         streams=streams,

@@ -62,5 +62,5 @@ def _walk(artifact: Opened) -> Iterator[Opened]:
 
 def _texts(documents: Sequence[Opened], ids: Sequence[str]) -> dict[str, str]:
     files = [file for item in documents for file in shard_files(item, "documents")]
-    rows = pl.scan_parquet(files).select("id", "text").filter(pl.col("id").is_in(ids)).collect(engine="streaming")
-    return dict(rows.iter_rows())
+    rows = pl.concat(pl.scan_parquet(file).select("id", "text") for file in files)
+    return dict(rows.filter(pl.col("id").is_in(ids)).collect(engine="streaming").iter_rows())

@@ -34,6 +34,17 @@ class Tokenizer(Model):
     end_of_text: int = Field(ge=0)
     fim: FimTokens | None = None
 
+    @model_validator(mode="after")
+    def _tokens_are_its_own(self) -> Self:
+        if self.fim is not None:
+            ids = {"end_of_text": self.end_of_text, **dict(self.fim)}
+            beyond = [name for name, number in ids.items() if number >= self.vocab_size]
+            if beyond:
+                raise ValueError(f"{', '.join(beyond)}: not among the {self.vocab_size} tokens of the vocabulary")
+            if len(set(ids.values())) < len(ids):
+                raise ValueError(f"two of {ids} are the same token; each needs one of its own")
+        return self
+
 
 class TokenShard(Model):
     """One shard of a stream; see indexed.py. `mask` is there where only a part of a document is learned."""

@@ -18,7 +18,7 @@ from manifest.mixture import Mixture, View
 
 SAMPLES = 6
 EXCERPT_CHARS = 320
-LICENCE = ("license", "licence")
+LICENCE = ("license", "licence", "meta.license", "meta.licence")
 
 
 def gather_card(mixture: Opened) -> Card:
@@ -26,7 +26,7 @@ def gather_card(mixture: Opened) -> Card:
     made = mixture.manifest
     assert isinstance(made, Mixture)
     stages = upstream(mixture)
-    by_source = {(item.manifest.kind, item.manifest.name): item for item in stages}
+    by_source = {(item.manifest.kind, item.manifest.name): item for item in reversed(stages)}  # the nearest wins
     rows: Mapping[str, Mapping[str, int]] = made.summary["sources"]
     return Card(
         name=made.name,
@@ -56,7 +56,7 @@ def _source(name: str, row: Mapping[str, int], stages: Mapping[tuple[str, str], 
 
 
 def licences(deduped: Opened) -> dict[str, int]:
-    """What the metadata of documents says of their licence, most frequent first."""
+    """What the metadata of documents says of their licence, itself or in a `meta` of its own; most frequent first."""
     counts: dict[str, int] = {}
     fields = [pl.col("meta").str.json_path_match(f"$.{name}") for name in LICENCE]
     for shard in shard_files(deduped, "documents"):

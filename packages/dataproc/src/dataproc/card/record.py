@@ -51,7 +51,7 @@ def _share(part: int, whole: int) -> float:
 
 
 class SourceCard(Model):
-    """A source. licences: what the `license` field of the kept documents says → how many say it; "" where none does."""
+    """A source. licences: what the metadata of the kept documents says → how many say it; "" where none does."""
 
     name: str
     licences: dict[str, int]

@@ -5,42 +5,55 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dataproc import mix, slices, tokenize, vocab
+from dataproc import mix, slices, tokenize
 from dataproc.pipeline.context import Artifacts, Context, Item, shards_of
 from dataproc.recipe.views import Slice
 from dataproc.stage import Draft, Made, Request, producer, summary_of
+from dataproc.vocab.files import declared_end, given, load
+from dataproc.vocab.special import names_of
+from dataproc.vocab.train import STAGE
+from dataproc.vocab.train import train as train_bpe
 from manifest.artifact import Opened, verify
 from manifest.errors import RecipeError
 from manifest.identity import short
 from manifest.progress import Progress, report
 from manifest.record import now
 
+TRAINED, GIVEN = "bpe", "given"
+"""The names of tokenizers; recipes that differ in their phases share one."""
+
 LIBRARIES = ("tokenizers",)  # what shapes tokenizers and tokens
 
 
 def tokenizer_of(context: Context, deduped: Artifacts) -> Item:
     """The tokenizer, trained or given. Raises RecipeError if there is no text to train it on."""
-    train, path = context.recipe.tokenizer.train, context.recipe.tokenizer.path
+    asked = context.recipe.tokenizer
+    special = {"special": list(names_of(asked.special))} if asked.special else {}
+    train = asked.train
     if train is None:
-        assert path is not None
-        text = vocab.load(Path(path)).to_str()
-        request = Request("tokenizers", context.recipe.name, vocab.STAGE, {"tokenizer_json": text}, {}, LIBRARIES)
-        return context.build.make(request, lambda draft: vocab.given(Path(path), draft=draft))
+        assert asked.path is not None
+        path = Path(asked.path)
+        end = declared_end(path)
+        config = {"tokenizer_json": load(path).to_str(), **({"end_of_text": end} if end else {}), **special}
+        request = Request("tokenizers", GIVEN, STAGE, config, {}, LIBRARIES)
+        return context.build.make(request, lambda draft: given(path, asked.special, draft=draft))
 
     def make(draft: Draft) -> Made:
         shards = [shard for item in deduped.values() for shard in shards_of(item, "documents")]
         size = sum(int(summary_of(item)["text_bytes"]) for item in deduped.values())
         if size == 0:
             raise RecipeError("no document is left to train a tokenizer on; the sources are empty after dedup")
-        return vocab.train(shards, size, train, workers=context.build.workers, draft=draft)
+        return train_bpe(shards, size, train, asked.special, workers=context.build.workers, draft=draft)
 
     inputs = {f"deduped/{name}": item for name, item in deduped.items()}
-    request = Request("tokenizers", context.recipe.name, vocab.STAGE, train.model_dump(mode="json"), inputs, LIBRARIES)
+    config = {**train.model_dump(mode="json"), **special}
+    request = Request("tokenizers", TRAINED, STAGE, config, inputs, LIBRARIES)
     return context.build.make(request, make)
 
 
 def tokens_of(context: Context, stream: Slice, deduped: Item, tokenizer: Item) -> Item:
     """The tokens of a stream. deduped: of its source. Raises RecipeError if no document is as its view asks."""
+    template = context.recipe.template_of(stream)
 
     def make(draft: Draft) -> Made:
         assert isinstance(tokenizer, Opened)
@@ -50,6 +63,7 @@ def tokens_of(context: Context, stream: Slice, deduped: Item, tokenizer: Item) -
             int(summary_of(deduped)["text_bytes"]),
             tokenizer.directory,
             stream=stream,
+            template=template,
             workers=context.build.workers,
             draft=draft,
         )
@@ -58,8 +72,9 @@ def tokens_of(context: Context, stream: Slice, deduped: Item, tokenizer: Item) -
         return made
 
     inputs = {"deduped": deduped, "tokenizer": tokenizer}
-    chosen = stream.model_dump(mode="json", exclude_defaults=True)
-    config = {**chosen, "shard_text_bytes": tokenize.SHARD_TEXT_BYTES}
+    chosen = stream.model_dump(mode="json", exclude_defaults=True, exclude={"template"})
+    written = {} if template is None else {"template": template.model_dump(mode="json")}
+    config = {**chosen, **written, "shard_text_bytes": tokenize.SHARD_TEXT_BYTES}
     return context.build.make(Request("tokens", stream.source, tokenize.STAGE, config, inputs, LIBRARIES), make)
 
 

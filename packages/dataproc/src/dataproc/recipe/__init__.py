@@ -18,7 +18,8 @@ from dataproc.recipe.reading import read_yaml
 from dataproc.recipe.sources import Clean, Source
 from dataproc.recipe.tokenizer import TokenizerRecipe
 from dataproc.recipe.views import Slice, ViewRecipe
-from manifest.fields import Count, RecipeModel, validate
+from dataproc.templates import PLAIN, TEMPLATES, Template
+from manifest.fields import Count, RecipeModel, nearest, validate
 
 PLAIN_NAME = re.compile(r"[\w-]+").fullmatch
 Epochs = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -28,6 +29,7 @@ RESERVED = ("global", "uri")  # the group of all sources; a key that no identity
 class DataRecipe(RecipeModel):
     """A whole data recipe. Sources are in the order that `keep: source_order` uses.
 
+    templates: beside those that everyone has (dataproc/templates.py).
     max_epochs: how often a document may be read over all phases, of every stream or per stream.
     """
 
@@ -37,6 +39,7 @@ class DataRecipe(RecipeModel):
     dedup: Dedup = Dedup()
     holdout: Holdout = Holdout()
     tokenizer: TokenizerRecipe
+    templates: dict[str, Template] = {}
     views: dict[str, ViewRecipe] = {}
     block_tokens: Count = Field(8192, ge=16)
     seed: int = Field(0, ge=0, lt=2**63)
@@ -64,12 +67,34 @@ class DataRecipe(RecipeModel):
                 raise ValueError(f"view {name!r}: use letters, digits, '_' and '-' only")
             if view.of not in self.sources:
                 raise ValueError(f"view {name!r} is of {view.of!r}; the recipe has {sorted(self.sources)}")
+            self._check_answers(name, view)
         known = {*self.sources, *self.views}
         for phase, recipe in self.phases.items():
             unknown = sorted(recipe.names(tuple(self.sources)) - known)
             if unknown:
                 raise ValueError(f"phase {phase!r} draws from {unknown}; the recipe has {sorted(known)}")
         return self
+
+    def _check_answers(self, name: str, view: ViewRecipe) -> None:
+        answers = self.sources[view.of].answers
+        if view.template is not None and view.template not in {**TEMPLATES, **self.templates}:
+            near = nearest(view.template, [*TEMPLATES, *self.templates])
+            raise ValueError(f"view {name!r}: there is no template {view.template!r}{near}")
+        if view.template is not None and not answers:
+            raise ValueError(
+                f"view {name!r} has a template, and source {view.of!r} has no answers to write with it; name the "
+                "source's 'prompt' and 'answer', or its 'messages'"
+            )
+        if view.fim is not None and answers:
+            raise ValueError(f"view {name!r}: fim rearranges texts, and of source {view.of!r} only answers are learned")
+
+    @field_validator("templates")
+    @classmethod
+    def _own_names(cls, templates: dict[str, Template]) -> dict[str, Template]:
+        for name in templates:
+            if name in TEMPLATES:
+                raise ValueError(f"template {name!r} is there already; give yours another name")
+        return templates
 
     @property
     def drops_short_last(self) -> bool:
@@ -100,6 +125,12 @@ class DataRecipe(RecipeModel):
             if wanted not in found.values():
                 found[name] = wanted
         return found
+
+    def template_of(self, stream: Slice) -> Template | None:
+        """How the documents of a stream are written; None if they are learned as they are."""
+        if not self.sources[stream.source].answers:
+            return None
+        return {**TEMPLATES, **self.templates}[stream.template] if stream.template else PLAIN
 
     def stream_of(self, view: str) -> str:
         """The stream that a view reads."""
