@@ -20,6 +20,11 @@ import numpy.typing as npt
 
 from manifest.indexed import Shard, Tokens, open_shard
 
+Owners = npt.NDArray[np.int32]
+
+PADDING = -1
+"""The owner of a place that holds no token of a document."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -61,6 +66,15 @@ class TokenStream:
             parts.append(np.ones(b - a, bool) if mask is None else mask[a:b].astype(bool))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def owners(self, start: int, length: int) -> Owners:
+        """Which of the documents of `read(start, length)` each token is of, counted from 0. Shape (length,)."""
+        begins, to = np.zeros(length, np.int32), 0
+        for s, a, b in self._pieces(start, length):
+            begins[self.shards[s].starts_within(a, b) - a + to] = 1
+            to += b - a
+        owners: Owners = np.cumsum(begins, dtype=np.int32) - begins[0]
+        return owners
+
     def spans(self, start: int, length: int) -> Iterator[Span]:
         """The documents of `read(start, length)`, in order; positions within the stream."""
         for index, a, b in self._pieces(start, length):
@@ -75,6 +89,12 @@ class TokenStream:
             if index is not None:
                 return Span(document_id, base + shard.start(index), base + shard.start(index + 1))
         return None
+
+    def places(self, document_id: str) -> Iterator[Span]:
+        """As `find`: one span, or none."""
+        span = self.find(document_id)
+        if span is not None:
+            yield span
 
     def find_content(self, digest: str) -> Iterator[str]:
         """The ids of the documents whose id ends in a content hash (see `identity.content_id`)."""

@@ -27,7 +27,10 @@ Range = tuple[int, int]
 
 
 class Draw(Model):
-    """What one view draws in a segment. `stream` is the id of its tokens artifact, `stream_blocks` its N."""
+    """What one view draws in a segment. `stream` is the id of its tokens artifact, `stream_blocks` its N.
+
+    Where the phase packs by best fit, `stream` is the id of the pack: its blocks of bins are a tape of their own.
+    """
 
     view: str
     stream: str
