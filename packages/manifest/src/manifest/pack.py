@@ -25,7 +25,7 @@ from manifest.bestfit import Bins, Ints, best_fit
 from manifest.corpus import TokenStream
 from manifest.errors import CorruptArtifact, NotAnArtifact, WrongArtifact
 from manifest.identity import short
-from manifest.record import Artifact, Reference, Shard, fingerprint
+from manifest.record import Artifact, Reference, Shard, digest_of_shards, fingerprint
 
 KIND = "packs"
 STAGE = "pack/1"
@@ -99,9 +99,7 @@ def pack_fingerprint(tokens: Reference, capacity: int) -> str:
     return fingerprint(STAGE, config={"capacity": capacity}, inputs={"tokens": tokens}, libraries={})
 
 
-def pack_record(
-    tokens: Reference, capacity: int, shards: tuple[Shard, ...], digest: str, summary: PackSummary
-) -> Artifact:
+def pack_record(tokens: Reference, capacity: int, shards: tuple[Shard, ...], summary: PackSummary) -> Artifact:
     """The manifest of a pack. tokens: as the pack refers to them."""
     return Artifact(
         kind=KIND,
@@ -111,7 +109,7 @@ def pack_record(
         config={"capacity": capacity},
         inputs={"tokens": tokens},
         shards=shards,
-        digest=digest,
+        digest=digest_of_shards(shards),
         summary=dict(vars(summary)),
     )
 
@@ -141,12 +139,18 @@ def tokens_id(opened: Opened) -> str:
     return _artifact(opened).inputs["tokens"].id
 
 
+def capacity_of(opened: Opened) -> int:
+    """How many tokens a bin of an opened pack holds."""
+    capacity: int = _artifact(opened).config["capacity"]
+    return capacity
+
+
 def open_pack(opened: Opened, stream: TokenStream) -> Pack:
     """Maps the files of a pack. stream: of the tokens that it lays out.
 
     Raises CorruptArtifact if they are not what the manifest says, WrongArtifact for other tokens.
     """
-    record, summary = _artifact(opened), summary_of(opened)
+    summary = summary_of(opened)
     if summary.tokens != stream.tokens:
         raise WrongArtifact(
             f"{opened.uri} lays out {summary.tokens:,} tokens of {short(tokens_id(opened))}; the stream has "
@@ -154,7 +158,7 @@ def open_pack(opened: Opened, stream: TokenStream) -> Pack:
         )
     sizes = {"offsets": summary.bins + 1, "start": summary.pieces, "length": summary.pieces, "order": summary.pieces}
     arrays = {name: _map(opened, name, size) for name, size in sizes.items()}
-    return Pack(**arrays, capacity=record.config["capacity"])
+    return Pack(**arrays, capacity=capacity_of(opened))
 
 
 def open_referred_pack(base: str, reference: Reference) -> Opened:

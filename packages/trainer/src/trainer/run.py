@@ -26,6 +26,7 @@ from manifest.identity import digest_of, short
 from manifest.record import Model, Reference
 from manifest.store import LocalStore, open_store, write_atomic
 from trainer.model.shape import Shape
+from trainer.packs import packing_version
 from trainer.recipe import TrainRecipe
 
 RUN = "run.json"
@@ -36,7 +37,7 @@ LOCK_POLL_S = 0.2
 class Run(Model):
     """run.json. `recipe` is resolved: its phases have the pace of the size. `tokens` is what --tokens asked, or None.
 
-    `mixture.uri` is relative to the run's directory, or absolute.
+    `mixture.uri` and those of `packs` are relative to the run's directory, or absolute.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Run(Model):
     mixture: Reference
     shape: Shape
     timeline: Timeline
+    packs: tuple[Reference, ...] = ()
 
     @property
     def path(self) -> str:
@@ -61,6 +63,9 @@ class Run(Model):
 def run_identity(recipe: TrainRecipe, *, size: str, shape: Shape, seed: int, tokens: int | None, mixture: str) -> str:
     """The digest of what makes a run that run. `mixture` is the mixture's id."""
     what = {"recipe": recipe.identified(), "size": size, "shape": shape.model_dump(mode="json")}
+    packing = packing_version(recipe)
+    if packing is not None:
+        what["packing"] = packing
     return digest_of(what | {"seed": seed, "tokens": tokens, "mixture": mixture})
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,8 +20,10 @@ import numpy.typing as npt
 
 from manifest.artifact import Opened, open_streams
 from manifest.checkpoint import Timeline
+from manifest.corpus import PADDING as NO_DOCUMENT
 from manifest.errors import CorruptArtifact
 from manifest.mixture import Mixture
+from manifest.packed import with_packs
 from trainer.data.fim import COUNTS
 from trainer.data.views import Reader, Reading, open_reader, reading
 from trainer.data.windows import windows
@@ -37,7 +39,8 @@ class StepBatch:
 
     tokens (N, T). weights (N, T − 1): 1 where token t + 1 of a row is learned, 0 where it is not, as in padding. views
     (N,): indices into `StepSource.views`, or PADDING. fim (N, ·): what fill-in-the-middle did, as in `fim.COUNTS`.
-    documents (N, T): the document within its row that each token is of, where none may see another; else None.
+    documents (N, T): the document within its row that each token is of, where none may see another; else None. What is
+    of none, in a window that documents do not fill, is `manifest.corpus.PADDING`.
     """
 
     step: int
@@ -47,6 +50,11 @@ class StepBatch:
     views: npt.NDArray[np.int64]
     fim: npt.NDArray[np.int64]
     documents: npt.NDArray[np.int32] | None = None
+
+    @property
+    def padding(self) -> int:
+        """Tokens that are of no document, in the windows of the rank."""
+        return 0 if self.documents is None else int((self.documents == NO_DOCUMENT).sum())
 
 
 @dataclass(frozen=True)
@@ -88,15 +96,17 @@ def step_source(
     rank: int,
     world: int,
     phases: Mapping[str, PhaseRecipe] | None = None,
+    packs: Sequence[Opened] = (),
 ) -> StepSource:
-    """A source over an opened mixture. phases: how each is read (default: every token is learned).
+    """A source over an opened mixture. phases: how each is read (default: every token is learned). packs: of the run.
 
     Raises ArtifactError if its streams, or a tokenizer that its views need, are not what they were.
     """
     manifest = mixture.manifest
     assert isinstance(manifest, Mixture)
     opened = open_streams(mixture)
-    streams = {manifest.streams[name].id: stream for name, stream in opened.items()}
+    plain = {manifest.streams[name].id: stream for name, stream in opened.items()}
+    streams = with_packs(plain, packs, manifest.tokenizer.end_of_text)
     for draw in (draw for segment in timeline.order.segments for draw in segment.draws):
         if draw.stream_blocks != streams[draw.stream].blocks:
             raise CorruptArtifact(
