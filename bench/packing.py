@@ -1,7 +1,7 @@
 """How full windows are when a mixture's documents are packed into them by best fit, and what that takes.
 
     python bench/packing.py MIXTURE [--seq-len 512,1024,2048,4096]
-    python bench/packing.py --documents N [--mean-tokens M] [--spread S]
+    python bench/packing.py --documents N [--median-tokens M] [--spread S]
 
 prints, for each stream and length of windows: windows, the share of them that is padding, the share of documents that
 are longer than a window, and, beside it, the padding of windows that hold one document each and of those that take
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("mixture", nargs="?", type=Path, help="a mixture; without one, lengths are drawn")
     parser.add_argument("--seq-len", default="512,1024,2048,4096", help="tokens of a window (default %(default)s)")
     parser.add_argument("--documents", type=int, default=1_000_000, help="how many are drawn (default %(default)s)")
-    parser.add_argument("--mean-tokens", type=float, default=250, help="their median length (default %(default)s)")
+    parser.add_argument("--median-tokens", type=float, default=250, help="their median length (default %(default)s)")
     parser.add_argument("--spread", type=float, default=1.0, help="σ of the logarithm (default %(default)s)")
     return parser
 
@@ -49,7 +49,7 @@ def _lengths(arguments: argparse.Namespace) -> Iterator[tuple[str, Ints]]:
     """The tokens of each document, by stream."""
     if arguments.mixture is None:
         drawn = np.random.default_rng(SEED).lognormal(
-            np.log(arguments.mean_tokens), arguments.spread, arguments.documents
+            np.log(arguments.median_tokens), arguments.spread, arguments.documents
         )
         yield "drawn", np.maximum(drawn.astype(np.int64), 2)
         return

@@ -55,12 +55,14 @@ class Case:
 
     def open(self, write: Write, directory: Path) -> dict[str, AnyStream]:
         streams: dict[str, AnyStream] = {}
+        read = {draw.stream for segment in self.timeline.order.segments for draw in segment.draws}
         for name, lengths in self.lengths.items():
             (directory / name).mkdir()
             docs = {i: [7] * n for i, n in zip(self.documents(name), lengths, strict=True)}
             streams[name] = stream = open_stream(write(directory / name, docs, 2), BLOCK_TOKENS)
-            for capacity in CAPACITIES:
-                streams[f"{name}@{capacity}"] = PackedStream(stream, pack(stream, capacity)[0], 0)
+            for packed in read:
+                if packed.startswith(f"{name}@"):
+                    streams[packed] = PackedStream(stream, pack(stream, int(packed.partition("@")[2]))[0], 0)
         return streams
 
 
@@ -68,7 +70,8 @@ def packed_owners(documents: list[str], lengths: list[int], capacity: int) -> li
     """The document of each place of the bins, which hold documents in order of the stream."""
     bins = best_fit(np.array(lengths), capacity)
     owners: list[str | None] = []
-    for first, stop in pairwise(bins.offsets.tolist()):
+    in_place = sorted(pairwise(bins.offsets.tolist()), key=lambda b: (bins.document[b[0]], bins.start[b[0]]))
+    for first, stop in in_place:
         for piece in range(first, stop):
             owners += [documents[bins.document[piece]]] * int(bins.length[piece])
         owners += [None] * (-len(owners) % capacity)

@@ -73,12 +73,20 @@ def document_starts(stream: TokenStream) -> Ints:
 
 
 def pack(stream: TokenStream, capacity: int) -> tuple[Pack, PackSummary]:
-    """The best-fit bins of the documents of a stream, and what is counted of them."""
+    """The best-fit bins of the documents of a stream, and what is counted of them.
+
+    Bins lie in order of their first piece in the stream, which is their longest. So, as in the stream, neighbours are
+    random; in the order in which they were opened, the windows of a block would hold documents of one length.
+    """
     starts = document_starts(stream)
     bins = best_fit(np.diff(starts), capacity)
     start = starts[bins.document] + bins.start
-    found = Pack(bins.offsets, start, bins.length.astype(np.int32), np.argsort(start), capacity)
-    return found, _summary(bins, len(starts) - 1)
+    by_place = np.argsort(start[bins.offsets[:-1]])
+    pieces = np.diff(bins.offsets)[by_place]
+    offsets = np.concatenate([[0], np.cumsum(pieces)])
+    moved = np.repeat(bins.offsets[by_place] - offsets[:-1], pieces) + np.arange(len(start))
+    start, length = start[moved], bins.length[moved].astype(np.int32)
+    return Pack(offsets, start, length, np.argsort(start), capacity), _summary(bins, len(starts) - 1)
 
 
 def _summary(bins: Bins, documents: int) -> PackSummary:

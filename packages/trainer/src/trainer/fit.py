@@ -189,6 +189,9 @@ def _summarise(directory: Path, run: Run, step: int) -> None:
     say(f"{done}; {directory / METRICS}")
     if len(learned) < len(rows):
         say(f"{len(rows) - len(learned):,} steps had nothing to learn: all of their tokens are masked (loss null)")
+    padding = sum(row.get("padding") or 0 for row in rows)
+    if padding:
+        say(f"{padding:,} of the tokens read are padding of packed windows")
     fim: Counter[str] = Counter()
     for row in rows:
         fim.update(row.get("fim") or {})

@@ -77,7 +77,9 @@ def make_packs(store: LocalStore, mixture: Opened, recipe: TrainRecipe, say: Say
             verify(store.where(path))
         else:
             streams = streams or open_streams(mixture)
-            _make(store, path, reference, streams[name], seq_len, say)
+            documents = manifest.streams[name].documents
+            say(f"packing {documents:,} documents of {name} into windows of {seq_len:,} tokens → {path}")
+            _make(store, path, reference, streams[name], seq_len)
         found[tokens, seq_len] = open_artifact(store.where(path), kind=KIND)
     if needed:
         report(Progress(stage="pack", done=len(needed), total=len(needed), unit="streams"))
@@ -95,12 +97,10 @@ def find_packs(mixture: Opened, recipe: TrainRecipe) -> dict[Key, Opened]:
     return {key: open_artifact(store.where(path), kind=KIND) for key, path in there.items()}
 
 
-def _make(store: LocalStore, path: str, tokens: Reference, stream: TokenStream, seq_len: int, say: Say) -> None:
-    documents = sum(shard.documents for shard in stream.shards)
+def _make(store: LocalStore, path: str, tokens: Reference, stream: TokenStream, seq_len: int) -> None:
     with store.draft(path) as draft:
         if store.manifest(path) is not None:  # another process has made it while this one waited
             return
-        say(f"packing {documents:,} documents of {tokens.name} into windows of {seq_len:,} tokens → {path}")
         made, summary = pack(stream, seq_len)
         relative = tokens.model_copy(update={"uri": relative_uri(tokens.uri, store.where(path))})
         record = pack_record(relative, seq_len, write_pack(made, draft), summary)
