@@ -32,7 +32,7 @@ from trainer.launch import Workers
 from trainer.loop import train
 from trainer.packs import open_packs
 from trainer.plan import make_plan
-from trainer.run import METRICS, Run, enter, read_run
+from trainer.run import METRICS, RUN, Run, enter, read_run
 from trainer.sizes import resolve
 
 MakeMixture = Callable[..., Opened]
@@ -234,6 +234,15 @@ def test_a_pack_that_is_gone_is_made_anew_and_is_the_same(prepare: Prepare) -> N
     assert again == subject.run
     for opened in open_packs(subject.store.where(again.path), again.packs):
         verify(opened.uri)
+
+
+def test_a_run_of_before_there_were_packs_is_read(prepare: Prepare) -> None:
+    subject = prepare({"main": PLAIN}, {"main": {"a": 4}})
+    directory = subject.store.root / subject.run.path
+    fields = json.loads((directory / RUN).read_text())
+    assert fields.pop("packs") == []
+    (directory / RUN).write_text(json.dumps(fields))
+    assert read_run(directory) == subject.run
 
 
 def test_asking_makes_nothing_and_knows_the_runs_name(prepare: Prepare) -> None:

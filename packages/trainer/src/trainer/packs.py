@@ -8,6 +8,7 @@ What a pack is stands in manifest/pack.py.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from importlib.metadata import version
@@ -31,7 +32,7 @@ from manifest.pack import (
 )
 from manifest.progress import Progress, report
 from manifest.record import Producer, Reference, now
-from manifest.store import LocalStore, Store, open_store
+from manifest.store import LocalStore, open_store
 from trainer.recipe import PhaseRecipe, TrainRecipe
 
 Key = tuple[str, int]
@@ -89,9 +90,10 @@ def make_packs(store: LocalStore, mixture: Opened, recipe: TrainRecipe, say: Say
 def find_packs(mixture: Opened, recipe: TrainRecipe) -> dict[Key, Opened]:
     """Those of the packs that are in the mixture's own store: <store>/mixtures/<name>, <store>/packs/<pack>."""
     needed = wanted(_mixture(mixture), recipe)
-    if not needed:
+    place = locate(mixture.uri)[0].uri
+    if not needed or posixpath.basename(place) != "mixtures":
         return {}
-    store = _store_of(mixture)
+    store = open_store(resolve(place, ".."))
     paths = {key: _path(_tokens(mixture, name), key[1]) for key, name in needed.items()}
     there = {key: path for key, path in paths.items() if store.manifest(path) is not None}
     return {key: open_artifact(store.where(path), kind=KIND) for key, path in there.items()}
@@ -188,11 +190,6 @@ def _tokens(mixture: Opened, stream: str) -> Reference:
 
 def _path(tokens: Reference, seq_len: int) -> str:
     return f"{KIND}/{tokens.name}-{short(pack_fingerprint(tokens, seq_len))}"
-
-
-def _store_of(mixture: Opened) -> Store:
-    store, _ = locate(mixture.uri)
-    return open_store(resolve(store.uri, ".."))
 
 
 def _mixture(opened: Opened) -> Mixture:
