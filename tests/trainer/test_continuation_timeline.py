@@ -17,10 +17,17 @@ from manifest.order import OrderRecord, append, read
 from manifest.permutation import permutation
 from manifest.record import FileEntry
 from trainer.continuation import changed
+from trainer.recipe import PhaseRecipe, ScheduleRecipe
 from trainer.timeline import tokens_before
 
 BLOCK = 8
 PHASES = ("first", "second")
+RECIPES = {
+    phase: PhaseRecipe(
+        seq_len=BLOCK, tokens_per_step=BLOCK, schedule=ScheduleRecipe.model_validate({"shape": "constant", "peak": 0.1})
+    )
+    for phase in PHASES
+}
 SIZES = {"s0": 3, "s1": 7, "s2": 5, "s3": 1}
 """Blocks of each stream. The content of a stream is its name, whatever its id."""
 
@@ -84,7 +91,7 @@ def changes(draw: st.DrawFn) -> tuple[Timeline, Timeline, int, list[Mixture]]:
         if not steps:
             break
         before, step, new = after, draw(st.sampled_from(steps)), draw(mixtures())
-        after = changed(before, step, new, PHASES, {mixture.id: mixture for mixture in read_so_far})
+        after = changed(before, step, new, RECIPES, {mixture.id: mixture for mixture in read_so_far})
         read_so_far.append(new)
     return before, after, step, read_so_far
 
@@ -187,7 +194,7 @@ def test_a_phase_that_is_left_and_draws_nothing_is_refused() -> None:
     old = mixture_of({"first": {"v": 4}}, {"v": "s0"})
     new = mixture_of({"first": {"v": 0}}, {"v": "s0"})
     with pytest.raises(RecipeError, match="'first' draws no block"):
-        changed(begun(old, 0, {"first": (1, 1)}), 2, new, ["first"], {old.id: old})
+        changed(begun(old, 0, {"first": (1, 1)}), 2, new, {"first": RECIPES["first"]}, {old.id: old})
 
 
 def test_a_boundary_is_a_step_that_begins_with_a_block() -> None:

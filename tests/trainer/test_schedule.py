@@ -103,7 +103,7 @@ def test_another_mixture_leaves_the_rate_of_every_step_as_it_was(
     (old,) = {segment.mixture for segment in timeline.order.segments}
     former, new = (make_mixture(TWO_PHASES, name=name).manifest for name in ("mix", "new"))
     assert former.id == old
-    after = changed(timeline, step, new, list(recipe.phases), {old: former})
+    after = changed(timeline, step, new, recipe.phases, {old: former})
 
     def rates(timeline: Timeline) -> list[float]:
         of_segment = curves(recipe, timeline)

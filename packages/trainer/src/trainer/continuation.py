@@ -12,7 +12,7 @@ newest full checkpoint on, that begins with a block.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from manifest.artifact import open_artifact
 from manifest.checkpoint import Checkpoint, Pace, Timeline
@@ -22,7 +22,9 @@ from manifest.mixture import Mixture, Stream
 from manifest.order import OrderRecord, Segment, append, replace_from
 from manifest.store import LocalStore
 from trainer.data.checks import remarks, require_readable
+from trainer.packs import Packs, draws_of, make_packs, references
 from trainer.progress import say
+from trainer.recipe import PhaseRecipe
 from trainer.run import RUN, MixtureChange, Run, checkpoints, mixture_reference, newest, open_mixture
 from trainer.timeline import apportion, require_same_phases
 
@@ -59,12 +61,15 @@ def continued(store: LocalStore, run: Run, uri: str, where: str) -> Run:
     _require_fits(run, mixture, former)
     require_same_phases(mixture, run.recipe, where)
     require_readable(opened, run.recipe, where)
-    timeline = changed(run.timeline, step, mixture, list(run.recipe.phases), former)
+    packs = make_packs(store, opened, run.recipe, say)
+    packed = {reference.id for reference in run.packs}
+    timeline = changed(run.timeline, step, mixture, run.recipe.phases, former, packs=packs, packed=packed)
     for line in _said(run, step, timeline, mixture, former):
         say(line)
     kept = tuple(earlier for earlier in run.changes if earlier.step < step)
     change = MixtureChange(step=step, mixture=mixture_reference(opened, store.where(run.path)))
-    return run.model_copy(update={"timeline": timeline, "changes": (*kept, change)})
+    added = references([p for p in packs.values() if p.manifest.id not in packed], store.where(run.path))
+    return run.model_copy(update={"timeline": timeline, "changes": (*kept, change), "packs": (*run.packs, *added)})
 
 
 def _boundary(store: LocalStore, run: Run) -> int:
@@ -96,25 +101,32 @@ def _boundary(store: LocalStore, run: Run) -> int:
 
 
 def changed(
-    timeline: Timeline, step: int, mixture: Mixture, phases: Sequence[str], former: Mapping[str, Mixture]
+    timeline: Timeline,
+    step: int,
+    mixture: Mixture,
+    phases: Mapping[str, PhaseRecipe],
+    former: Mapping[str, Mixture],
+    *,
+    packs: Packs | None = None,
+    packed: Collection[str] = (),
 ) -> Timeline:
     """A timeline that reads another mixture from `step` on, which begins with a block. Every phase keeps its blocks.
 
-    phases: all phases, in order. former: the mixtures that the steps before read, by id. Raises RecipeError if a phase
-    that is left draws no block of the mixture.
+    phases: all phases, in order. former: the mixtures that the steps before read, by id. packs: of the mixture, for
+    its `best_fit` phases; packed: the ids of those that the timeline reads. Raises RecipeError if a phase that is left
+    draws no block of the mixture.
     """
     slot = timeline.slot_at(step)
     assert slot is not None
     left, paces = _left(timeline, slot)
     order = replace_from(timeline.order, slot)
-    tapes = _tapes(order, former)
-    streams = {
-        name: (_tape_of(mixture.streams[view.stream], tapes), mixture.streams[view.stream].blocks)
-        for name, view in mixture.views.items()
-    }
+    tapes = _tapes(order, former, packed)
+    same = {stream.id: _tape_of(stream, tapes) for stream in mixture.streams.values()}
     made = Timeline(order=order, paces=timeline.paces[: len(order.segments)])
     for phase in (phase for phase in phases if phase in left):
-        draws = _shared_out(mixture.phase(phase).draw, left[phase])
+        drawn, read = draws_of(mixture, phases[phase], mixture.phase(phase).draw, packs or {})
+        draws = _shared_out(drawn, left[phase])
+        streams = {view: (same.get(stream, stream), blocks) for view, (stream, blocks) in read.items()}
         order = append(made.order, mixture=mixture.id, phase=phase, draws=draws, streams=streams)
         pace = paces[phase].model_copy(update={"first_step": made.total_steps})
         made = Timeline(order=order, paces=(*made.paces, pace))
@@ -139,12 +151,12 @@ def _shared_out(draw: Mapping[str, int], blocks: int) -> dict[str, int]:
     return dict(zip(drawn, apportion(list(drawn.values()), blocks), strict=True)) if drawn else {}
 
 
-def _tapes(order: OrderRecord, former: Mapping[str, Mixture]) -> dict[Content, str]:
-    """The tokens ids under which an order reads streams, by what these hold."""
+def _tapes(order: OrderRecord, former: Mapping[str, Mixture], packed: Collection[str]) -> dict[Content, str]:
+    """The tokens ids under which an order reads streams, by what these hold. Packs have tapes of their own."""
     tapes: dict[Content, str] = {}
     for segment in order.segments:
         mixture = former[segment.mixture]
-        for draw in segment.draws:
+        for draw in (draw for draw in segment.draws if draw.stream not in packed):
             tapes.setdefault(_content(mixture.streams[mixture.views[draw.view].stream]), draw.stream)
     return tapes
 

@@ -25,6 +25,8 @@ from trainer import schedule
 from trainer.continuation import continued, require_run
 from trainer.data.checks import remarks, require_readable
 from trainer.launch import Workers, launch
+from trainer.model.shape import Shape
+from trainer.packs import by_key, make_packs, open_packs, pack_remarks, references
 from trainer.progress import Watch, say
 from trainer.recipe import TrainRecipe
 from trainer.run import (
@@ -76,7 +78,7 @@ def fit(options: FitOptions) -> str:
     asked = plan_run(options, store)
     if options.continue_with is not None:
         require_run(store, asked)
-    for line in _remarks(options, asked):
+    for line in _remarks(options, asked, store):
         say(line)
     directory = store.root / asked.path
     directory.mkdir(parents=True, exist_ok=True)
@@ -100,35 +102,66 @@ def fit(options: FitOptions) -> str:
     return store.where(run.checkpoint_path(last.step))
 
 
-def plan_run(options: FitOptions, store: LocalStore) -> Run:
-    """Resolves everything: from here on no default is left. Raises RecipeError, ArtifactError."""
+@dataclass(frozen=True)
+class Asked:
+    """A run before it is planned: what makes it that run, and its name."""
+
+    mixture: Opened
+    seed: int
+    shape: Shape
+    identity: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """Where in the store the run lies."""
+        return f"runs/{self.name}"
+
+
+def ask(options: FitOptions) -> Asked:
+    """Holds recipe, mixture and flags against each other; makes nothing. Raises RecipeError, ArtifactError."""
     resolved = options.recipe
     mixture = open_artifact(options.mixture, kind="mixture")
     manifest = mixture.manifest
     assert isinstance(manifest, Mixture)
     seed = run_seed(manifest, options.seed)
-    timeline = make_timeline(manifest, resolved.recipe, where=resolved.where, seed=seed, tokens=options.tokens)
+    make_timeline(manifest, resolved.recipe, where=resolved.where, seed=seed, tokens=options.tokens)
     require_readable(mixture, resolved.recipe, resolved.where)
-    total = tokens_before(timeline, timeline.total_steps)
     shape = shape_of(resolved.recipe, resolved.size, manifest.tokenizer.vocab_size)
     identity = run_identity(
         resolved.recipe, size=resolved.name, shape=shape, seed=seed, tokens=options.tokens, mixture=manifest.id
     )
-    name = options.name or run_name(resolved.recipe, resolved.name, identity)
+    return Asked(mixture, seed, shape, identity, options.name or run_name(resolved.recipe, resolved.name, identity))
+
+
+def plan_run(options: FitOptions, store: LocalStore) -> Run:
+    """Resolves everything: from here on no default is left. Makes the packs that the run reads, if any.
+
+    Raises as `ask` and `make_packs` do.
+    """
+    asked, resolved = ask(options), options.recipe
+    manifest = asked.mixture.manifest
+    assert isinstance(manifest, Mixture)
+    packs = make_packs(store, asked.mixture, resolved.recipe, say)
+    timeline = make_timeline(
+        manifest, resolved.recipe, where=resolved.where, seed=asked.seed, tokens=options.tokens, packs=packs
+    )
+    base = store.where(asked.path)
     return Run(
-        name=name,
-        identity=identity,
-        recipe=_with_saves(resolved.recipe, total),
+        name=asked.name,
+        identity=asked.identity,
+        recipe=_with_saves(resolved.recipe, tokens_before(timeline, timeline.total_steps)),
         size=resolved.name,
-        seed=seed,
+        seed=asked.seed,
         tokens=options.tokens,
-        mixture=mixture_reference(mixture, store.where(f"runs/{name}")),
-        shape=shape,
+        mixture=mixture_reference(asked.mixture, base),
+        shape=asked.shape,
         timeline=timeline,
+        packs=references(list(packs.values()), base),
     )
 
 
-def _remarks(options: FitOptions, run: Run) -> Iterator[str]:
+def _remarks(options: FitOptions, run: Run, store: LocalStore) -> Iterator[str]:
     """What a user should know before the run begins."""
     resolved = options.recipe
     for note in resolved.notes:
@@ -136,6 +169,7 @@ def _remarks(options: FitOptions, run: Run) -> Iterator[str]:
     _, mixture = read_manifest(options.mixture, kind="mixture")
     assert isinstance(mixture, Mixture)
     yield from remarks(mixture, run.recipe)
+    yield from pack_remarks(mixture, run.recipe, by_key(open_packs(store.where(run.path), run.packs)))
     for warning in schedule.warnings(run.recipe, run.timeline):
         yield f"warning: {warning}"
 
@@ -168,6 +202,9 @@ def _summarise(directory: Path, run: Run, step: int) -> None:
     say(f"{done}; {directory / METRICS}")
     if len(learned) < len(rows):
         say(f"{len(rows) - len(learned):,} steps had nothing to learn: all of their tokens are masked (loss null)")
+    padding = sum(row.get("padding") or 0 for row in rows)
+    if padding:
+        say(f"{padding:,} of the tokens read are padding of packed windows")
     fim: Counter[str] = Counter()
     for row in rows:
         fim.update(row.get("fim") or {})

@@ -21,7 +21,7 @@ import torch
 from manifest.artifact import Opened
 from manifest.checkpoint import Checkpoint
 from manifest.errors import WinnowError
-from manifest.identity import hash64
+from manifest.identity import hash64, short
 from manifest.record import Producer, now
 from manifest.store import LocalStore
 from trainer import metrics
@@ -31,6 +31,7 @@ from trainer.data.loader import StepBatch, prefetched
 from trainer.data.mixtures import MixtureSources, mixture_sources, mixtures_from
 from trainer.engine import Engine
 from trainer.model.decoder import build
+from trainer.packs import open_packs, references
 from trainer.retention import retain
 from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, rewind
 from trainer.schedule import Curve, curves
@@ -55,6 +56,7 @@ class Training:
     engine: Engine
     source: MixtureSources
     curves: tuple[Curve, ...]
+    packs: tuple[Opened, ...]
 
 
 def train(store: LocalStore, run: Run, stop: Stop) -> None:
@@ -80,8 +82,11 @@ def _prepare(store: LocalStore, run: Run, found: Opened | None) -> Training:
     settings = run.recipe.engine
     decoder = build(run.shape, seed=run.seed, recompute=settings.activation_checkpointing)
     engine = Engine(decoder, run.recipe.optimizer, settings)
-    source = mixture_sources(mixtures, run.timeline, rank=engine.rank, world=engine.world, phases=run.recipe.phases)
-    return Training(store, run, engine, source, curves(run.recipe, run.timeline))
+    packs = open_packs(store.where(run.path), run.packs)
+    source = mixture_sources(
+        mixtures, run.timeline, rank=engine.rank, world=engine.world, phases=run.recipe.phases, packs=packs
+    )
+    return Training(store, run, engine, source, curves(run.recipe, run.timeline), packs)
 
 
 def _resume(training: Training, found: Opened | None) -> int:
@@ -124,11 +129,11 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.Ste
     result = engine.step(batch, rate)
     sums_V2 = metrics.view_sums(result.losses, batch, len(views))
     fim_C = torch.from_numpy(batch.fim.sum(axis=0)).double()
-    asked = torch.tensor([float(stop())], dtype=torch.float64)
-    everyone = engine.sum(torch.cat([sums_V2.flatten(), fim_C, asked]))
+    rest = torch.tensor([float(batch.padding), float(stop())], dtype=torch.float64)
+    everyone = engine.sum(torch.cat([sums_V2.flatten(), fim_C, rest]))
     sums_V2 = everyone[: sums_V2.numel()].view_as(sums_V2)
     loss, per_view = metrics.mean_losses(sums_V2, views)
-    fim = dict(zip(COUNTS, map(int, everyone[sums_V2.numel() : -1]), strict=True))
+    fim = dict(zip(COUNTS, map(int, everyone[sums_V2.numel() : -2]), strict=True))
     tokens, before = tokens_before(run.timeline, batch.step + 1), tokens_before(run.timeline, batch.step)
     seconds = time.monotonic() - started
     row = metrics.StepMetrics(
@@ -143,6 +148,7 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.Ste
         tokens_per_s=round((tokens - before) / seconds, 1),
         seconds=round(seconds, 4),
         fim=fim if training.source.of_segment(batch.segment).reader.fim else None,
+        padding=int(everyone[-2]) if training.packs else None,
     )
     return row, bool(everyone[-1] > 0)
 
@@ -169,7 +175,8 @@ def _save(training: Training, step: int, *, full: bool) -> None:
         full=full,
         timeline=run.timeline,
         weights=(),
-        inputs=mixture_inputs(store, run, path),
+        inputs=mixture_inputs(store, run, path)
+        | {f"pack {p.name} {short(p.id)}": p for p in references(training.packs, store.where(path))},
         config=run.recipe.identified() | {"size": run.size, "seed": run.seed},
         producer=Producer(
             program="trainer fit",

@@ -28,6 +28,7 @@ from manifest.order import Segment
 from manifest.record import Model, Reference
 from manifest.store import LocalStore, open_store, write_atomic
 from trainer.model.shape import Shape
+from trainer.packs import packing_version
 from trainer.recipe import TrainRecipe
 
 RUN = "run.json"
@@ -46,7 +47,7 @@ class Run(Model):
     """run.json. `recipe` is resolved: its phases have the pace of the size. `tokens` is what --tokens asked, or None.
 
     `mixture` is what the run began with, which makes it that run; `changes`, in order of step, what it went on with.
-    Their uris are relative to the run's directory, or absolute.
+    Their uris and those of `packs` are relative to the run's directory, or absolute.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Run(Model):
     shape: Shape
     timeline: Timeline
     changes: tuple[MixtureChange, ...] = ()
+    packs: tuple[Reference, ...] = ()
 
     @property
     def mixtures(self) -> tuple[Reference, ...]:
@@ -82,6 +84,9 @@ class Run(Model):
 def run_identity(recipe: TrainRecipe, *, size: str, shape: Shape, seed: int, tokens: int | None, mixture: str) -> str:
     """The digest of what makes a run that run. `mixture` is the mixture's id."""
     what = {"recipe": recipe.identified(), "size": size, "shape": shape.model_dump(mode="json")}
+    packing = packing_version(recipe)
+    if packing is not None:
+        what["packing"] = packing
     return digest_of(what | {"seed": seed, "tokens": tokens, "mixture": mixture})
 
 
@@ -116,7 +121,7 @@ def known(store: LocalStore, asked: Run) -> Run:
         return asked
     present = read_run(store.root / asked.path)
     _require_same(present, asked, store.where(asked.path))
-    return asked.model_copy(update={"timeline": present.timeline, "changes": present.changes})
+    return asked.model_copy(update={"timeline": present.timeline, "changes": present.changes, "packs": present.packs})
 
 
 def write_run(store: LocalStore, run: Run) -> None:

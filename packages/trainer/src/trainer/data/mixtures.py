@@ -32,11 +32,17 @@ class MixtureSources:
 
 
 def mixture_sources(
-    mixtures: Sequence[Opened], timeline: Timeline, *, rank: int, world: int, phases: Mapping[str, PhaseRecipe]
+    mixtures: Sequence[Opened],
+    timeline: Timeline,
+    *,
+    rank: int,
+    world: int,
+    phases: Mapping[str, PhaseRecipe],
+    packs: Sequence[Opened] = (),
 ) -> MixtureSources:
-    """The sources over some of a run's mixtures. Raises ArtifactError as `step_source` does."""
+    """The sources over some of a run's mixtures. packs: of the run. Raises ArtifactError as `step_source` does."""
     sources = {
-        mixture.manifest.id: step_source(mixture, timeline, rank=rank, world=world, phases=phases)
+        mixture.manifest.id: step_source(mixture, timeline, rank=rank, world=world, phases=phases, packs=packs)
         for mixture in mixtures
     }
     return MixtureSources(timeline, sources, view_names(timeline))
