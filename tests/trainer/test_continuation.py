@@ -202,6 +202,39 @@ def test_audit_and_exposure_are_what_the_loaders_read_over_a_change_on_another_n
     assert_exposure_is(store.root, by_step)
 
 
+def test_packed_phases_go_on_with_the_packs_of_the_new_mixture(
+    tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe, process_group: None
+) -> None:
+    old, new = (
+        make_mixture({"main": {"a": 40, "b": 20}}, name="old"),
+        make_mixture({"main": {"a": 2, "c": 4}}, name="new"),
+    )
+    phase = {"seq_len": 32, "tokens_per_step": 128, "schedule": SCHEDULE, "packing": "best_fit"}
+    recipe = resolve(make_recipe(phases={"main": phase}, save={"every_tokens": 128 * 4, "keep_full": 2}), None)
+    store = LocalStore(tmp_path / "store")
+    arm = Arm(FitOptions(recipe, old.uri, store.uri, Workers(None, 1), name="mine"), store)
+    arm.train(9)
+    run = arm.continue_with(new)
+    assert len({reference.id for reference in run.packs}) == 3  # of a, which both have, b and c
+    arm.train()
+    positions = blocks_read(run)
+    assert all(positions[view] == list(range(len(positions[view]))) for view in "abc")
+    by_step = []
+    for step in range(run.timeline.total_steps):
+        _, *lines = audit(arm.directory, step)
+        found = Counter[str]()
+        for line in lines:
+            *_, begin, stop, document = line.split("\t")
+            found[document] += int(stop) - int(begin)
+        by_step.append(found)
+    assert {document[0] for read in by_step[run.changes[0].step :] for document in read} == {"a", "c"}
+    targets = [row["targets"] for row in arm.rows()]
+    padding = [row["padding"] for row in arm.rows()]
+    assert [read.total() for read in by_step] == [128 - fill for fill in padding]
+    assert all(0 < learned < 128 - fill for learned, fill in zip(targets, padding, strict=True))
+    assert_exposure_is(store.root, by_step)
+
+
 def assert_rows_are_of_the_views_read(directory: Path, by_step: list[Counter[str]]) -> None:
     """The workers' own word for it: a loss for each view that they read."""
     for line in (directory / METRICS).read_text().splitlines():

@@ -37,7 +37,10 @@ def main() -> None:
         signal.signal(number, lambda *_: asked.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # launch.py has them held back until here
     threading.Thread(target=_die_with_parent, name="parent", daemon=True).start()
-    sys.exit(run_command(lambda: work(store, run, Place(**json.loads(place)), asked.is_set)))
+    code = run_command(lambda: work(store, run, Place(**json.loads(place)), asked.is_set))
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)  # at the interpreter's end, threads of torch that still run can abort a worker that has finished
 
 
 def _die_with_parent() -> None:
