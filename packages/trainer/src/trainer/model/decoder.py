@@ -93,12 +93,13 @@ class Decoder(nn.Module):
         places = torch.arange(first, first + tokens_BT.shape[1], device=tokens_BT.device)
         if cache is not None and cache.starts_B is not None:
             places = (places - cache.starts_B[:, None]).clamp(min=0)
-        if int(places.max()) >= limit:
+        if first + tokens_BT.shape[1] > limit and int(places.max()) >= limit:
             raise InputError(
                 f"{int(places.max()) + 1} tokens in a row, and the model has learned {limit} positions; give shorter "
                 "windows or prompts"
             )
-        return x_BTC + self.position_embedding(places)
+        placed_BTC: Tensor = x_BTC + self.position_embedding(places)
+        return placed_BTC
 
     def _positions_of(self, tokens_BT: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Positions:
         first = 0 if cache is None else cache.length
@@ -118,7 +119,8 @@ class Decoder(nn.Module):
         """The positions of a window; kept, for one window is as long as the next."""
         key = (first, length, device, self.interpolation)
         if self._positions is None or self._positions[0] != key:
-            self._positions = (key, self._make_positions(first, length, device))
+            with torch.inference_mode(False):  # a backward pass may use them later
+                self._positions = (key, self._make_positions(first, length, device))
         return self._positions[1]
 
     def _make_positions(self, first: int, length: int, device: torch.device) -> Positions:

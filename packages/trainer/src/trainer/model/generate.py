@@ -35,7 +35,7 @@ def generate(
     A prompt's draws are keyed (seed, its number, how many tokens it has), so they do not depend on the others.
     Raises InputError if prompt and continuation are longer than a decoder that learns its positions knows.
     """
-    assert prompts and all(prompts), "an empty prompt predicts nothing; begin with end_of_text"
+    assert all(prompts), "an empty prompt predicts nothing; begin with end_of_text"
     device = decoder.embedding.weight.device
     longest = max(map(len, prompts))
     tokens_BT = torch.tensor([[*[0] * (longest - len(prompt)), *prompt] for prompt in prompts], device=device)
