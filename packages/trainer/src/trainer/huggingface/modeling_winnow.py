@@ -1,19 +1,20 @@
+# mypy: ignore-errors
 """A decoder for `transformers` (trust_remote_code=True), for the models that no class of the library expresses.
 
 config.json has the names of Jais, BTLM and CrystalCoder:
 
     n_embd n_layer n_head n_inner n_positions vocab_size tie_word_embeddings layer_norm_epsilon
     activation_function          swiglu | gelu
-    position_embedding_type      alibi | rotary (the first rotary_dim dimensions of a head, in pairs 2i, 2i + 1) | learned
+    position_embedding_type      alibi | learned | rotary: the first rotary_dim of a head, in pairs (2i, 2i + 1)
     alibi_scaling                null, {factor} or {train_seq_len}: position interpolation
     mup_embeddings_scale         × the embedding's output
     mup_output_alpha · mup_width_scale    × the logits
     mup_scale_qk_dot_by_d        scores / head_dim, not / √head_dim
 
-and some more, with defaults that are theirs: n_head_kv, head_dim, norm_type (layernorm | rmsnorm), use_bias, rotary_base,
-weight_bits (null, or 4: matrices stay packed in memory and are unpacked one at a time) and weight_group.
+and some more, with defaults that are theirs: n_head_kv, head_dim, norm_type (layernorm | rmsnorm), use_bias,
+rotary_base, weight_bits (null, or 4: matrices stay packed in memory and are unpacked one at a time) and weight_group.
 
-Shapes: B rows, Q new positions, T all positions, C width, H heads, K key-value heads, D dimensions of a head, R rotated.
+Shapes: B rows, Q new positions, T all positions, H heads, D dimensions of a head, R rotated ones.
 """
 
 import torch

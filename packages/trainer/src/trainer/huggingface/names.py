@@ -10,6 +10,7 @@ vocabulary are cut on the way out, and are zeros on the way in.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -50,6 +51,7 @@ class Entry:
     by_head: bool
 
 
+@functools.lru_cache(maxsize=4)
 def sizes(shape: Shape) -> dict[str, torch.Size]:
     """The parameters of a decoder."""
     with torch.device("meta"):
@@ -78,7 +80,7 @@ def join(names: Names, shape: Shape, entry: Entry, parts: Sequence[Tensor]) -> T
     """Theirs, of ours."""
     parts = [_paired(shape, part) if _is_rotated(names, shape, ours) else part for ours, part in _zip(entry, parts)]
     if entry.by_head:
-        rows = [part.unflatten(0, (shape.heads, shape.head_dim)) for part in parts]
+        rows = [part.view(shape.heads, shape.head_dim, *part.shape[1:]) for part in parts]
         joined = torch.stack(rows, dim=1).flatten(0, 2)
     else:
         joined = torch.cat(list(parts)) if len(parts) > 1 else parts[0]
@@ -89,17 +91,18 @@ def join(names: Names, shape: Shape, entry: Entry, parts: Sequence[Tensor]) -> T
 
 def split(names: Names, shape: Shape, entry: Entry, theirs: Tensor) -> list[Tensor]:
     """Ours, of theirs. Raises ValueError if it is not of the shape that it should be."""
-    expected = [sizes_of_ours for name, sizes_of_ours in sizes(shape).items() if name in entry.ours]
+    known = sizes(shape)
+    expected = [known[name] for name in entry.ours]
     rows = theirs.t() if entry.transposed else theirs
     if entry.ours[0] in TABLES:
         rows = _padded(shape, rows)
     if rows.shape != (sum(size[0] for size in expected), *expected[0][1:]):
         raise ValueError(f"{entry.theirs} is {tuple(theirs.shape)}")
     if entry.by_head:
-        by_head = rows.unflatten(0, (shape.heads, 3, shape.head_dim))
+        by_head = rows.reshape(shape.heads, 3, shape.head_dim, *rows.shape[1:])
         parts = [by_head[:, index].flatten(0, 1) for index in range(3)]
     else:
-        parts = list(rows.split([size[0] for size in expected]))
+        parts = list(torch.split(rows, [size[0] for size in expected]))
     return [
         (_unpaired(shape, part) if _is_rotated(names, shape, ours) else part).contiguous()
         for ours, part in _zip(entry, parts)
@@ -123,11 +126,16 @@ def _pairs(shape: Shape) -> Tensor:
 
 
 def _paired(shape: Shape, part: Tensor) -> Tensor:
-    return part.unflatten(0, (-1, shape.head_dim))[:, _pairs(shape)].flatten(0, 1)
+    return _ordered(shape, part, _pairs(shape))
 
 
 def _unpaired(shape: Shape, part: Tensor) -> Tensor:
-    return part.unflatten(0, (-1, shape.head_dim))[:, _pairs(shape).argsort()].flatten(0, 1)
+    return _ordered(shape, part, _pairs(shape).argsort())
+
+
+def _ordered(shape: Shape, part: Tensor, order_D: Tensor) -> Tensor:
+    """The rows of every head in another order."""
+    return part.reshape(-1, shape.head_dim, *part.shape[1:])[:, order_D].reshape(part.shape)
 
 
 def _padded(shape: Shape, rows: Tensor) -> Tensor:
