@@ -302,9 +302,9 @@ def _winnow_shape(settings: Settings) -> Shape:
     scaling = settings.values.get("alibi_scaling")
     rotary = settings.integer("rotary_dim", dimensions["head_dim"])
     architecture = Architecture(
-        position=position,  # type: ignore[arg-type] # one of three, as required above
-        feedforward=settings.text("activation_function"),  # type: ignore[arg-type]
-        norm=settings.text("norm_type", "layernorm"),  # type: ignore[arg-type]
+        position=position,
+        feedforward=settings.text("activation_function"),
+        norm=settings.text("norm_type", "layernorm"),
         bias=settings.flag("use_bias", True),
         tied=settings.flag("tie_word_embeddings", True),
         norm_eps=settings.number("layer_norm_epsilon", 1e-5),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -39,6 +39,10 @@ class Names:
     transposed: frozenset[str] = field(default_factory=frozenset)
     heads: Literal["stacked", "by head"] = "stacked"
     pairs: bool = False
+
+    def untransposed(self) -> Names:
+        """The same, with all matrices (outputs, inputs)."""
+        return replace(self, transposed=frozenset())
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from manifest.errors import InputError
 from trainer.huggingface.families import Family, family_of
 from trainer.huggingface.names import Entry, entries, split
-from trainer.huggingface.settings import read_settings
+from trainer.huggingface.settings import Settings, read_settings
 from trainer.huggingface.weights import Weights, as_float32, open_weights
 from trainer.model.decoder import Decoder
 from trainer.model.shape import Shape
@@ -73,12 +74,26 @@ def read_hf(directory: Path) -> Pretrained:
     """
     settings = read_settings(directory)
     family = family_of(settings)
-    shape = family.shape(settings)
+    shape = _shape(family, settings)
     weights = open_weights(directory)
     wanted = tuple(entries(family.names(shape), shape))
     weights = _without_prefix(weights, {entry.theirs for entry in wanted})
     _require_same(directory, weights, wanted, shape)
     return Pretrained(directory, family, shape, weights, wanted)
+
+
+def _shape(family: Family, settings: Settings) -> Shape:
+    try:
+        shape = family.shape(settings)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise InputError(f"{settings.file} is no model that Winnow's decoder can be: {found}") from error
+    if shape.heads % shape.kv_heads or (shape.architecture.position == "rope" and shape.rotary_dims == 0):
+        raise InputError(
+            f"{settings.file}: {shape.heads} heads of {shape.head_dim} dimensions do not divide into groups of "
+            f"{shape.kv_heads}, or none of their dimensions is rotated"
+        )
+    return shape
 
 
 def _without_prefix(weights: Weights, wanted: set[str]) -> Weights:
@@ -100,6 +115,6 @@ def _require_same(directory: Path, weights: Weights, wanted: tuple[Entry, ...], 
     extra = sorted(name for name in set(weights.files) - names - repeated if not name.endswith(DERIVED))
     if extra:
         raise InputError(
-            f"{directory} has {len(extra)} tensors that Winnow's decoder has no place for, {extra[0]} among them; it is "
-            "another architecture than its config.json says"
+            f"{directory} has {len(extra)} tensors that Winnow's decoder has no place for, {extra[0]} among them; it "
+            "is another architecture than its config.json says"
         )

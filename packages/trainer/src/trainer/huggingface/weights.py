@@ -55,7 +55,7 @@ def open_weights(directory: Path) -> Weights:
             raise InputError(f"{path} is missing, and {index.name} names it; copy the whole directory again")
         try:
             with safe_open(path, framework="pt") as opened:
-                files |= dict.fromkeys(opened.keys(), path)  # noqa: SIM118 - it is no mapping
+                files |= dict.fromkeys(opened.keys(), path)
         except SafetensorError as error:
             raise InputError(f"{path} is damaged or half written ({error}); copy it again") from error
     return Weights(files)
@@ -75,7 +75,7 @@ def _missing(directory: Path) -> str:
         return f"{directory} has no {SINGLE} and no {INDEX}; give a directory with a model's weights"
     return (
         f"{directory} has its weights as pickles ({pickled[0]}), which can run code when they are opened. Convert them "
-        "where you trust them: AutoModelForCausalLM.from_pretrained(directory).save_pretrained(other) writes safetensors"
+        "where you trust them: AutoModelForCausalLM.from_pretrained(…).save_pretrained(…) writes safetensors"
     )
 
 
