@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainer.huggingface import fold, int4
-from trainer.huggingface.families import WINNOW, Family, family_for
+from trainer.huggingface.families import WINNOW, Family, family_for, is_jais
 from trainer.huggingface.names import Entry, Names, entries, join
 from trainer.model.shape import Shape
 
@@ -49,10 +49,19 @@ class Conversion:
         # Codes are of outputs by inputs.
         return names if self.bits is None else names.untransposed()
 
+    @property
+    def architecture(self) -> str:
+        """The name of the class. Jais's where its own class would do: vLLM and llama.cpp know it by that name."""
+        return (
+            "JAISLMHeadModel"
+            if self.family is WINNOW and self.bits is None and is_jais(self.shape)
+            else (self.family.architecture)
+        )
+
     def config(self) -> dict[str, Any]:
         """config.json."""
         shape, family = self.converted, self.family
-        config = {"architectures": [family.architecture], "model_type": family.kinds[0]} | family.config(shape)
+        config = {"architectures": [self.architecture], "model_type": family.kinds[0]} | family.config(shape)
         if shape.architecture.max_positions is None:
             config["n_positions" if family is WINNOW else "max_position_embeddings"] = self.length
         if self.bits is not None:

@@ -450,6 +450,12 @@ WINNOW = Family(
 FAMILIES = (LLAMA, PHI3, STABLELM, STARCODER2, GPT_NEOX, GPT2, WINNOW)
 
 
+def is_jais(shape: Shape) -> bool:
+    """Whether a decoder is one of Jais's, with nothing that Winnow's own class adds."""
+    plain = _is(shape, position="alibi", feedforward="swiglu", norm="layernorm", bias=True, tied=True)
+    return plain and shape.architecture.interpolation is None and _whole_heads(shape) and shape.kv_heads == shape.heads
+
+
 def family_for(shape: Shape) -> Family:
     """The first family that expresses a decoder: a class of transformers if there is one."""
     return next(family for family in FAMILIES if family.expresses(shape))

@@ -52,12 +52,12 @@ def padded(shape: Shape, name: str, value: Tensor) -> Tensor:
 
 def pack(weight_OI: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Two codes per byte (O, I / 2) uint8, the even input's in the low half, and scales (O, I / size) bfloat16."""
-    made = [_pack(rows, size) for rows in weight_OI.float().split(ROWS)]
+    made = [_pack(rows, size) for rows in torch.split(weight_OI.float(), ROWS)]
     return torch.cat([codes for codes, _ in made]), torch.cat([scales for _, scales in made])
 
 
 def _pack(weight_OI: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    grouped_OGN = weight_OI.unflatten(1, (-1, size))
+    grouped_OGN = weight_OI.reshape(len(weight_OI), -1, size)
     largest_OG = grouped_OGN.abs().amax(dim=-1)
     best_OG = torch.full_like(largest_OG, torch.inf)
     scale_OG = torch.ones_like(largest_OG)
@@ -79,5 +79,6 @@ def _codes(grouped_OGN: Tensor, scale_OG: Tensor) -> Tensor:
 def unpack(packed: Tensor, scale_OG: Tensor) -> Tensor:
     """(O, I): the weights that codes stand for, fp32."""
     codes_OI = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1).float() - 8
-    grouped_OGN = codes_OI.unflatten(1, (scale_OG.shape[1], -1))
-    return (grouped_OGN * scale_OG.float()[..., None]).flatten(1)
+    grouped_OGN = codes_OI.view(*scale_OG.shape, -1)
+    weight_OI: Tensor = (grouped_OGN * scale_OG.float()[..., None]).flatten(1)
+    return weight_OI
