@@ -232,11 +232,9 @@ def _say(inputs: _Inputs, measured: dict[str, float | int | str]) -> None:
         )
 
 
-def require_options(bits: int | None, dtype: str, heldout_tokens: int) -> None:
+def require_options(bits: int | None, dtype: str) -> None:
     """Raises InputError for what an export cannot be asked for."""
     if bits not in (None, 4):
         raise InputError(f"--bits {bits}: only 4 is there, or none for the weights as they are")
-    if heldout_tokens < 0:
-        raise InputError(f"--heldout-tokens {heldout_tokens}: expected 0 or more")
     if dtype == "float16" and bits is not None:
         raise InputError("--dtype float16: scales of 4 bits may be too small for it; use bfloat16")
