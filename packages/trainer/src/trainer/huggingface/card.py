@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from manifest.identity import short
 from trainer.huggingface.convert import Conversion
-from trainer.huggingface.families import MODELLING_FILE
 from trainer.huggingface.source import Source
+from trainer.huggingface.winnow import MODELLING_FILE
 
 _HEADER = """---
 library_name: transformers

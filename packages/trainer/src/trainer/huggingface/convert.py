@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from trainer.huggingface import fold, int4
-from trainer.huggingface.families import WINNOW, Family, family_for, is_jais
+from trainer.huggingface.families import family_for
+from trainer.huggingface.family import Family
 from trainer.huggingface.names import Entry, Names, entries, join
+from trainer.huggingface.winnow import WINNOW, is_jais
 from trainer.model.shape import Shape
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,7 +47,7 @@ class Conversion:
 
     @property
     def names(self) -> Names:
-        names = self.family.names(self.shape)
+        names = self.family.names
         # Codes are of outputs by inputs.
         return names if self.bits is None else names.untransposed()
 

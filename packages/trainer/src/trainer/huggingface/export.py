@@ -26,11 +26,11 @@ from manifest.store import LocalStore
 from trainer.huggingface.card import card
 from trainer.huggingface.convert import Conversion, conversion
 from trainer.huggingface.directory import draft, listed, published
-from trainer.huggingface.families import MODELLING_FILE
 from trainer.huggingface.perplexity import heldout_tokens, perplexity, round_to_int4
 from trainer.huggingface.settings import CONFIG
 from trainer.huggingface.source import Source, heldout_of, mixture_of, open_source, tokenizer_of
 from trainer.huggingface.weights import write_weights
+from trainer.huggingface.winnow import MODELLING_FILE
 from trainer.model.decoder import Decoder
 from trainer.progress import say
 from trainer.tokenizer import FILE, load_tokenizer

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from manifest.errors import InputError
-from trainer.huggingface.families import Family, family_of
+from trainer.huggingface.families import family_of
+from trainer.huggingface.family import Family
 from trainer.huggingface.names import Entry, entries, split
 from trainer.huggingface.settings import Settings, read_settings
 from trainer.huggingface.weights import Weights, as_float32, open_weights
@@ -38,7 +39,7 @@ class Pretrained:
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter of the decoder, once, in fp32. Raises InputError if one has another shape."""
-        names = self.family.names(self.shape)
+        names = self.family.names
         for entry in self.entries:
             try:
                 parts = split(names, self.shape, entry, as_float32(self.weights.get(entry.theirs)))
@@ -76,7 +77,7 @@ def read_hf(directory: Path) -> Pretrained:
     family = family_of(settings)
     shape = _shape(family, settings)
     weights = open_weights(directory)
-    wanted = tuple(entries(family.names(shape), shape))
+    wanted = tuple(entries(family.names, shape))
     weights = _without_prefix(weights, {entry.theirs for entry in wanted})
     _require_same(directory, weights, wanted, shape)
     return Pretrained(directory, family, shape, weights, wanted)
