@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,9 +63,10 @@ def rope_config(shape: Shape) -> dict[str, Any]:
     return {"rope_theta": shape.architecture.rotary_base}
 
 
-def share(shape: Shape) -> float:
-    """The rotated part of a head, such that the product with head_dim is whole."""
-    return shape.rotary_dims / shape.head_dim
+def rotary_share(rotated: int, head_dim: int) -> float:
+    """The rotated part of a head; times head_dim it is not below the whole number that it stands for."""
+    share = rotated / head_dim
+    return share if int(head_dim * share) == rotated else math.nextafter(share, 1.0)
 
 
 def shape_of(settings: Settings, architecture: dict[str, Any]) -> Shape:

@@ -10,9 +10,9 @@ from trainer.huggingface.family import (
     grouped,
     has,
     rope_config,
+    rotary_share,
     rotates_all,
     shape_of,
-    share,
     whole_heads,
 )
 from trainer.huggingface.names import Names
@@ -79,7 +79,11 @@ def _phi3_shape(settings: Settings) -> Shape:
 
 def _phi3_config(shape: Shape) -> dict[str, Any]:
     # Phi-3 has a token of its own for padding, which this vocabulary may not have.
-    own = {"rms_norm_eps": shape.architecture.norm_eps, "partial_rotary_factor": share(shape), "pad_token_id": None}
+    own = {
+        "rms_norm_eps": shape.architecture.norm_eps,
+        "partial_rotary_factor": rotary_share(shape.rotary_dims, shape.head_dim),
+        "pad_token_id": None,
+    }
     return grouped(shape) | rope_config(shape) | own | {"hidden_act": "silu"}
 
 
@@ -96,7 +100,10 @@ def _stablelm_shape(settings: Settings) -> Shape:
 
 
 def _stablelm_config(shape: Shape) -> dict[str, Any]:
-    own = {"layer_norm_eps": shape.architecture.norm_eps, "partial_rotary_factor": share(shape)}
+    own = {
+        "layer_norm_eps": shape.architecture.norm_eps,
+        "partial_rotary_factor": rotary_share(shape.rotary_dims, shape.head_dim),
+    }
     return grouped(shape) | rope_config(shape) | own | {"use_qkv_bias": False, "hidden_act": "silu"}
 
 

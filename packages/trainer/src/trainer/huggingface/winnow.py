@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.huggingface.family import Family, has, whole_heads
+from trainer.huggingface.family import Family, has, rotary_share, whole_heads
 from trainer.huggingface.gpt import GPT2_NAMES, gpt2_config, gpt2_dimensions
 from trainer.huggingface.settings import Settings
 from trainer.model.shape import Architecture, Interpolation, Mup, Shape
@@ -29,7 +29,7 @@ def _winnow_shape(settings: Settings) -> Shape:
         bias=settings.flag("use_bias", True),
         tied=settings.flag("tie_word_embeddings", True),
         norm_eps=settings.number("layer_norm_epsilon", 1e-5),
-        rotary_share=rotary / dimensions["head_dim"] if position == "rope" else 1.0,
+        rotary_share=rotary_share(rotary, dimensions["head_dim"]) if position == "rope" else 1.0,
         rotary_base=settings.number("rotary_base", 10000.0),
         max_positions=settings.integer("n_positions") if position == "learned" else None,
         mup=_mup_of(settings, dimensions),

@@ -24,8 +24,8 @@ class Positions:
     first: the position of the first query; those before it are in a cache. bias: ALiBi's (1, H, Q, T), or one per
     window (B, H, Q, T) where documents of a window do not see each other. rotary: RoPE's tables (Q, R). seen: the keys
     of each query (B, 1, Q, T), where there is no bias to say it. Without bias and seen, a query sees all keys up to it.
-    kernel: all of this for flex attention. Bias and tables tell distances only, so positions need not start anew with
-    each document.
+    kernel: all of this for flex attention. Bias and tables tell distances only, so they need not start anew with each
+    document.
     """
 
     first: int = 0

@@ -18,7 +18,7 @@ from trainer.model.attention import Attention, Positions
 from trainer.model.cache import Cache, LayerCache
 from trainer.model.feedforward import feedforward
 from trainer.model.norm import norm
-from trainer.model.positions import alibi_bias, causal, rotary_tables, seen, seen_from
+from trainer.model.positions import alibi_bias, causal, places_within, rotary_tables, seen, seen_from
 from trainer.model.shape import Shape
 
 
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         """
         assert documents_BT is None or cache is None, "a cache holds one document per row"
         positions = self._positions_of(tokens_BT, documents_BT, cache)
-        x_BTC = self._embed(tokens_BT, positions.first, cache) * mup.embedding_multiplier(self.shape)
+        x_BTC = self._embed(tokens_BT, documents_BT, cache) * mup.embedding_multiplier(self.shape)
         for index, layer in enumerate(self.layers):
             if self.recompute and self.training:
                 x_BTC = checkpoint(layer, x_BTC, positions, use_reentrant=False)
@@ -85,21 +85,30 @@ class Decoder(nn.Module):
     def unembedding_weight(self) -> Tensor:
         return self.embedding.weight if self.shape.architecture.tied else self.unembedding.weight
 
-    def _embed(self, tokens_BT: Tensor, first: int, cache: Cache | None) -> Tensor:
+    def _embed(self, tokens_BT: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor:
         x_BTC: Tensor = self.embedding(tokens_BT)
         limit = self.shape.architecture.max_positions
         if limit is None:
             return x_BTC
-        places = torch.arange(first, first + tokens_BT.shape[1], device=tokens_BT.device)
-        if cache is not None and cache.starts_B is not None:
-            places = (places - cache.starts_B[:, None]).clamp(min=0)
-        if first + tokens_BT.shape[1] > limit and int(places.max()) >= limit:
+        places = self._places(tokens_BT, documents_BT, cache)
+        if (0 if cache is None else cache.length) + tokens_BT.shape[1] > limit and int(places.max()) >= limit:
             raise InputError(
                 f"{int(places.max()) + 1} tokens in a row, and the model has learned {limit} positions; give shorter "
                 "windows or prompts"
             )
         placed_BTC: Tensor = x_BTC + self.position_embedding(places)
         return placed_BTC
+
+    @staticmethod
+    def _places(tokens_BT: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor:
+        """(T,) or (B, T): the learned position of each token, from the start of its row or document."""
+        if documents_BT is not None:
+            return places_within(documents_BT)
+        first = 0 if cache is None else cache.length
+        places_T = torch.arange(first, first + tokens_BT.shape[1], device=tokens_BT.device)
+        if cache is None or cache.starts_B is None:
+            return places_T
+        return (places_T - cache.starts_B[:, None]).clamp(min=0)
 
     def _positions_of(self, tokens_BT: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Positions:
         first = 0 if cache is None else cache.length

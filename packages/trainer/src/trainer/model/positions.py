@@ -68,6 +68,14 @@ def seen(documents_BT: Tensor) -> Tensor:
     return (causal_TT & (documents_BT[:, :, None] == documents_BT[:, None, :]))[:, None]
 
 
+def places_within(documents_BT: Tensor) -> Tensor:
+    """(B, T): the place of each token in its document, from 0."""
+    places_T = torch.arange(documents_BT.shape[1], device=documents_BT.device)
+    begins_BT = torch.ones_like(documents_BT, dtype=torch.bool)
+    begins_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
+    return places_T - torch.where(begins_BT, places_T, 0).cummax(dim=1).values
+
+
 def seen_from(starts_B: Tensor, length: int, *, first: int = 0) -> Tensor:
     """(B, 1, Q, T): the keys up to a query, from where its row starts. A query before that sees itself alone.
 
