@@ -69,6 +69,11 @@ def rotary_share(rotated: int, head_dim: int) -> float:
     return share if int(head_dim * share) == rotated else math.nextafter(share, 1.0)
 
 
+def rotated_part(shape: Shape) -> float:
+    """`partial_rotary_factor` of a shape."""
+    return rotary_share(shape.rotary_dims, shape.head_dim)
+
+
 def shape_of(settings: Settings, architecture: dict[str, Any]) -> Shape:
     """A shape, of the names that most config.json's have."""
     width, heads = settings.integer("hidden_size"), settings.integer("num_attention_heads")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.huggingface.family import QUERY_KEY_VALUE, Family, common, has, rotary_share, shape_of, whole_heads
+from trainer.huggingface.family import QUERY_KEY_VALUE, Family, common, has, rotated_part, shape_of, whole_heads
 from trainer.huggingface.names import Names
 from trainer.huggingface.settings import Settings, rope
 from trainer.model.shape import Architecture, Shape
@@ -60,7 +60,7 @@ def _neox_shape(settings: Settings) -> Shape:
 def _neox_config(shape: Shape) -> dict[str, Any]:
     own = {"layer_norm_eps": shape.architecture.norm_eps, "hidden_act": "gelu", "attention_bias": True}
     rotary = {
-        "rotary_pct": rotary_share(shape.rotary_dims, shape.head_dim),
+        "rotary_pct": rotated_part(shape),
         "rotary_emb_base": shape.architecture.rotary_base,
     }
     return common(shape) | own | rotary | {"use_parallel_residual": False}

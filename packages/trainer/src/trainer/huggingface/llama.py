@@ -10,7 +10,7 @@ from trainer.huggingface.family import (
     grouped,
     has,
     rope_config,
-    rotary_share,
+    rotated_part,
     rotates_all,
     shape_of,
     whole_heads,
@@ -81,7 +81,7 @@ def _phi3_config(shape: Shape) -> dict[str, Any]:
     # Phi-3 has a token of its own for padding, which this vocabulary may not have.
     own = {
         "rms_norm_eps": shape.architecture.norm_eps,
-        "partial_rotary_factor": rotary_share(shape.rotary_dims, shape.head_dim),
+        "partial_rotary_factor": rotated_part(shape),
         "pad_token_id": None,
     }
     return grouped(shape) | rope_config(shape) | own | {"hidden_act": "silu"}
@@ -102,7 +102,7 @@ def _stablelm_shape(settings: Settings) -> Shape:
 def _stablelm_config(shape: Shape) -> dict[str, Any]:
     own = {
         "layer_norm_eps": shape.architecture.norm_eps,
-        "partial_rotary_factor": rotary_share(shape.rotary_dims, shape.head_dim),
+        "partial_rotary_factor": rotated_part(shape),
     }
     return grouped(shape) | rope_config(shape) | own | {"use_qkv_bias": False, "hidden_act": "silu"}
 
