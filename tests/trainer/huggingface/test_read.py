@@ -62,7 +62,7 @@ def test_the_decoder_has_the_logits_of_the_model(kind: str, settings: dict[str, 
 
 
 def test_several_files_and_half_precision_are_read(tmp_path: Path) -> None:
-    model = saved(tmp_path, "llama", LLAMA, dtype=torch.bfloat16, max_shard_size="20KB")
+    model = saved(tmp_path, "llama", LLAMA, dtype=torch.bfloat16, max_shard_size="10KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     read = dict(read_hf(tmp_path).tensors())
     query = model.model.layers[1].self_attn.q_proj.weight

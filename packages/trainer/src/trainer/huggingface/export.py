@@ -24,7 +24,7 @@ from manifest.mixture import Mixture
 from manifest.record import Artifact, Producer, Reference, Shard, digest_of_shards, fingerprint, now
 from manifest.store import LocalStore
 from trainer.huggingface.card import card
-from trainer.huggingface.convert import Conversion, conversion
+from trainer.huggingface.convert import DTYPES, Conversion, conversion
 from trainer.huggingface.directory import draft, listed, published
 from trainer.huggingface.perplexity import heldout_tokens, perplexity, round_to_int4
 from trainer.huggingface.settings import CONFIG
@@ -77,8 +77,8 @@ def export(options: ExportOptions) -> Opened:
         libraries={name: version(name) for name in LIBRARIES},
     )
     if published(out, asked):
-        say(f"{out} is this export already")
-        return open_artifact(out)
+        say(f"{out} is there already")
+        return _said(open_artifact(out))
     with draft(out) as directory:
         began = time.monotonic()
         weight_bytes = _write(inputs, directory)
@@ -88,8 +88,7 @@ def export(options: ExportOptions) -> Opened:
         producer = _producer(measured | {"seconds": round(time.monotonic() - began, 3)})
         out.parent.mkdir(parents=True, exist_ok=True)
         LocalStore(out.parent).publish(out.name, directory, record.model_copy(update={"producer": producer}))
-    _say(inputs, measured)
-    return open_artifact(out)
+    return _said(open_artifact(out))
 
 
 def _inputs(options: ExportOptions) -> _Inputs:
@@ -191,7 +190,7 @@ def _perplexities(inputs: _Inputs, documents: list[list[int]]) -> dict[str, floa
     decoder.load_state_dict(weights, assign=True)
     decoder.eval()
     before = perplexity(decoder, documents, **ends)
-    round_to_int4(decoder)
+    round_to_int4(decoder, DTYPES[inputs.made.dtype])
     after = perplexity(decoder, documents, **ends)
     return {"heldout_tokens": sum(map(len, documents)), "perplexity_before": before, "perplexity": after}
 
@@ -219,17 +218,22 @@ def _producer(measured: dict[str, float | int | str]) -> Producer:
     )
 
 
-def _say(inputs: _Inputs, measured: dict[str, float | int | str]) -> None:
-    made = inputs.made
-    how = "with modeling_winnow.py beside it" if made.family.multiplies else "a class of transformers"
+def _said(opened: Opened) -> Opened:
+    """Says what the export is and what it costs, and passes it on."""
+    record = opened.manifest
+    assert isinstance(record, Artifact)
+    assert record.producer is not None
+    measured = record.producer.measured
     before, after = int(measured["weight_bytes_before"]), int(measured["weight_bytes"])
-    say(f"{made.architecture}, {how}; weights {before / 1e6:,.1f} MB in fp32, {after / 1e6:,.1f} MB here")
+    code = f"with {MODELLING_FILE}" if (opened.directory / MODELLING_FILE).is_file() else "a class of transformers"
+    say(f"{record.summary['architecture']}, {code}; weights {before / 1e6:,.1f} MB in fp32, {after / 1e6:,.1f} MB here")
     if "perplexity" in measured:
         was, is_now = float(measured["perplexity_before"]), float(measured["perplexity"])
         say(
-            f"perplexity of {measured['heldout_tokens']:,} held-out tokens: {was:.3f}, with {made.bits} bits "
-            f"{is_now:.3f} ({is_now / was - 1:+.2%})"
+            f"perplexity of {measured['heldout_tokens']:,} held-out tokens: {was:.3f}, with {record.config['bits']} "
+            f"bits {is_now:.3f} ({is_now / was - 1:+.2%})"
         )
+    return opened
 
 
 def require_options(bits: int | None, dtype: str) -> None:

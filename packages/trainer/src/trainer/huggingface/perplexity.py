@@ -88,10 +88,12 @@ def _batches(documents: Sequence[Sequence[int]], end_of_text: int, length: int) 
 
 
 @torch.no_grad()
-def round_to_int4(decoder: Decoder) -> None:
-    """Gives a decoder the weights that its 4 bits stand for."""
+def round_to_int4(decoder: Decoder, dtype: torch.dtype = torch.float32) -> None:
+    """Gives a decoder the weights that an export of 4 bits has; dtype: of those that stay whole."""
     size = int4.group_size(decoder.shape)
     for name, parameter in decoder.named_parameters():
         if is_packed(name):
             whole = torch.nn.functional.pad(parameter, (0, -parameter.shape[1] % size))
             parameter.copy_(int4.unpack(*int4.pack(whole, size))[:, : parameter.shape[1]])
+        else:
+            parameter.copy_(parameter.to(dtype))
