@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 
 def logits(model, **inputs):
@@ -43,6 +43,11 @@ for directory in sorted(path.parent for path in Path(sys.argv[1]).glob("*/config
             found["loss"] = model(input_ids=given["tokens"], labels=labels).loss
     held = [*model.parameters(), *model.buffers()]
     found["bytes"] = torch.tensor(sum(tensor.numel() * tensor.element_size() for tensor in held))
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=ours)
+    text = bytes(given["text"].tolist()).decode()
+    found["tokens"] = torch.tensor(tokenizer(text)["input_ids"])
+    assert tokenizer.decode(found["tokens"]) == text
+    found["ends"] = torch.tensor([tokenizer.eos_token_id, model.generation_config.eos_token_id])
     found["vocab"] = torch.tensor(config.vocab_size)
     save_file(found, directory / "found.safetensors")
 assert "trainer" not in sys.modules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import os
 import shutil
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from tests.evalkit.conftest import make_checkpoint, make_mixture
 from torch.nn import functional
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from manifest.artifact import Opened, open_artifact, resolve, verify
 from manifest.errors import ArtifactError, InputError, WinnowError
@@ -62,7 +63,7 @@ def test_an_export_has_model_tokenizer_card_and_lineage(mixture: Opened, checkpo
     for name, value in read.tensors():
         assert torch.equal(value, decoder.get_parameter(name)), name
     ours = open_tokenizer(mixture)
-    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path / "out")
     text = "α12 c7 no such words ☃"
     assert theirs(text)["input_ids"] == ours.encode(text).ids
     assert theirs.eos_token_id == read_config(tmp_path / "out")["eos_token_id"]
@@ -73,12 +74,10 @@ def test_an_export_has_model_tokenizer_card_and_lineage(mixture: Opened, checkpo
 
 
 def nodes(node: Any) -> list[Any]:
-    return [node, *(below for child in node.inputs for below in nodes(child))]
+    return [node, *(below for child in node.children for below in nodes(child))]
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    import json
-
     content: dict[str, Any] = json.loads((directory / "config.json").read_text())
     return content
 

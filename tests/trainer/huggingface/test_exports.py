@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.trainer.huggingface.models import LENGTH, MUP, VOCAB, converted, random_decoder, write
 from tests.trainer.model.test_decoder import shape
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
+from dataproc.stage import Draft
+from dataproc.vocab.files import END_OF_TEXT, publish
 from trainer.huggingface.perplexity import round_to_int4
 from trainer.loss import window_losses
 from trainer.model.decoder import Decoder
@@ -55,6 +59,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"position": "learned", "max_positions": LENGTH, "tied": False, "norm": "rmsnorm", "bias": False},
     ),
 }
+TEXT = "Plain words, «guillemets», 12 ☃\n    and   spaces;  Done."
 PROMPTS = [[5, 7, 11], [8, 2, 9, 4, 1], [3]]
 
 
@@ -63,7 +68,23 @@ def prompts() -> dict[str, Tensor]:
     padded = torch.tensor([[*[0] * (longest - len(row)), *row] for row in PROMPTS])
     mask = torch.tensor([[*[0] * (longest - len(row)), *[1] * len(row)] for row in PROMPTS])
     tokens = torch.randint(0, VOCAB, (2, 17), generator=torch.Generator().manual_seed(0))
-    return {"tokens": tokens, "padded": padded, "mask": mask}
+    text = torch.tensor(list(TEXT.encode()), dtype=torch.uint8)
+    return {"tokens": tokens, "padded": padded, "mask": mask, "text": text}
+
+
+def train_tokenizer(directory: Path) -> Tokenizer:
+    """A byte-level one, as a mixture has, with its files."""
+    directory.mkdir()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([TEXT * 3, "more words and more spaces"], trainer)
+    publish(tokenizer, (), draft=Draft(directory))
+    return tokenizer
 
 
 def decoder_of(case: str) -> Decoder:
@@ -74,11 +95,15 @@ def decoder_of(case: str) -> Decoder:
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All exports, whole and in 4 bits, loaded by one process that sees nothing of Winnow."""
     root = tmp_path_factory.mktemp("exports")
+    train_tokenizer(root / "tokenizer")
     for case in CASES:
         decoder = decoder_of(case)
         for bits, name in ((None, case), (4, f"{case}-4bit")):
             write(root / name, decoder, converted(decoder, bits=bits))
             save_file(prompts(), root / name / "prompts.safetensors")
+            (root / name / "generation_config.json").write_text('{"eos_token_id": 0}')
+            for file in (root / "tokenizer").glob("*.json"):
+                shutil.copy(file, root / name)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     environment["HF_MODULES_CACHE"] = str(root / "modules")
     script = Path(__file__).with_name("load_exports.py")
@@ -101,6 +126,14 @@ def test_an_export_has_the_logits_of_the_decoder(loaded: Path, case: str) -> Non
     torch.testing.assert_close(got["whole"], expected, atol=1e-5, rtol=1e-5)
     if decoder.interpolation is None:
         torch.testing.assert_close(got["stepwise"], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_text_has_the_tokens_of_the_mixture_whatever_the_class_of_the_model(loaded: Path, case: str) -> None:
+    expected = Tokenizer.from_file(str(loaded / "tokenizer" / "tokenizer.json")).encode(TEXT).ids
+    got = found(loaded, case)
+    assert got["tokens"].tolist() == expected
+    assert got["ends"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("case", CASES)

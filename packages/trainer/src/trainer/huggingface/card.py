@@ -28,7 +28,7 @@ def card(source: Source, made: Conversion, *, mixture: str | None, weight_bytes:
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         f"model = AutoModelForCausalLM.from_pretrained(PATH{_trust(made)})",
-        *(["tokenizer = AutoTokenizer.from_pretrained(PATH)"] if tokenizer else []),
+        *([f"tokenizer = AutoTokenizer.from_pretrained(PATH{_trust(made)})"] if tokenizer else []),
         "```",
         "",
         *(f"- {line}" for line in _facts(source, made, weight_bytes)),
