@@ -30,9 +30,10 @@ serve: $(READY)  ## the HTTP service and its page, over what the demo made, on h
 	@$(BIN)/gateway serve --home out/demo/service --store out/demo/store --raw-root out/demo/raw --raw-root raw \
 		--sizes recipes/sizes.yaml
 
+TEST_JOBS ?= 2
 .PHONY: test
-test: $(READY)  ## all tests but the slow ones and those that need a GPU
-	@$(BIN)/pytest -m "not slow and not gpu"
+test: $(READY)  ## all tests but the slow ones and those that need a GPU; TEST_JOBS=N at once
+	@$(BIN)/pytest -m "not slow and not gpu" -n $(TEST_JOBS) --dist loadfile
 
 .PHONY: test-slow
 test-slow: $(READY)  ## the tests that take minutes

@@ -79,6 +79,18 @@ def test_documents_are_chosen_by_their_metadata(
     assert documents(build(of_code({"v": {"where": where}}), raw, tmp_path / "store")) == {"v": expected}
 
 
+def test_a_meta_that_is_alone_is_named_as_one_beside_other_fields(
+    tmp_path: Path, of_code: Make, build: Make, write_jsonl: Make, words: Make
+) -> None:
+    alone = [{"id": i, "text": " ".join(words(i, 20)), "meta": {"lang": LANGUAGES[i % 3]}} for i in range(30)]
+    beside = [
+        {"id": i, "text": " ".join(words(i, 20)), "meta": {"lang": LANGUAGES[i % 3]}, "n": i} for i in range(30, 60)
+    ]
+    write_jsonl(tmp_path / "raw" / "code" / "x.jsonl", alone + beside)
+    built = build(of_code({"v": {"where": {"meta.lang": "css"}}}), tmp_path / "raw", tmp_path / "store")
+    assert documents(built) == {"v": {i for i in range(60) if i % 3 == 1}}
+
+
 def test_views_that_differ_in_how_they_are_read_share_a_stream(raw: Path, of_code: Make) -> None:
     even = {"half": {"part": "even"}, "again": {"part": "even", "fim": 0.3}}
     made = of_code({"code": {}, "rearranged": {"fim": 0.9}, **even})

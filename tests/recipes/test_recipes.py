@@ -73,6 +73,59 @@ def test_btlm_reads_as_many_tokens_as_the_paper_trained_on() -> None:
         assert phase.tokens == steps * train.phases[name].tokens_per_step
 
 
+def test_crystal_reads_what_its_settings_say() -> None:
+    """Steps · 2,112 windows · 2,048 tokens of each phase, and their shares of code."""
+    phases = read(RECIPES / "crystal" / "data.yaml").phases
+    steps = {"phase1": 79_721, "phase2": 214_387, "phase3": 27_728}
+    assert {name: phase.tokens for name, phase in phases.items()} == {
+        name: count * 2112 * 2048 for name, count in steps.items()
+    }
+    assert [round(sum(phase.weights.values()), 6) for phase in phases.values()] == [1, 1, 1]
+    starcoder = [sum(share for view, share in phase.weights.items() if "fim" in view) for phase in phases.values()]
+    assert [round(share, 2) for share in starcoder] == [0, 0.63, 0.83]
+
+
+def test_crystal_halves_do_not_meet_and_its_code_is_rearranged(tmp_path: Path) -> None:
+    data = read(RECIPES / "crystal" / "data.yaml")
+    languages = ["css", "javascript", "html", "python", "c"]
+    for source in data.sources:
+        (tmp_path / "raw" / source).mkdir(parents=True)
+        lines = [
+            json.dumps(
+                {
+                    "id": f"{n}",
+                    "text": f"{source} {n * n} " + f"{n} of {source} {n + 1}. " * (15 + n),
+                    "meta": {"lang": lang},
+                }
+            )
+            for n, lang in enumerate(languages * 8)
+        ]
+        (tmp_path / "raw" / source / "0.jsonl").write_text("\n".join(lines))
+    (mixture,) = Pipeline(data, str(tmp_path / "raw"), Build(LocalStore(tmp_path / "store"), Serial())).run()
+    assert isinstance(mixture, Opened)
+    manifest = mixture.manifest
+    assert isinstance(manifest, Mixture)
+    streams = open_streams(mixture)
+
+    def ids(stream: str) -> set[str]:
+        return {span.document for span in streams[stream].spans(0, manifest.streams[stream].tokens)}
+
+    for source in ("c4", "github"):
+        even, odd = ids(f"{source}_even"), ids(f"{source}_odd")
+        assert min(len(even), len(odd)) > 0
+        assert even & odd == set()
+    assert ids("c4_tenth") <= ids("c4_even") | ids("c4_odd")
+    four = [ids(f"{language}_fim") for language in languages[:4]]
+    assert len(set.union(*four)) == sum(map(len, four)) < len(ids("starcoder_fim"))
+    assert {name: view.fim for name, view in manifest.views.items() if view.fim} == {
+        "starcoder_fim": 0.9,
+        "starcoder_tenth_fim": 0.9,
+        **{f"{language}_fim": 0.3 for language in languages[:4]},
+    }
+    assert manifest.tokenizer.fim is not None
+    assert manifest.tokenizer.vocab_size - manifest.tokenizer.fim.prefix == 22
+
+
 def test_med42_learns_answers_alone_in_its_template(tmp_path: Path) -> None:
     directory = tmp_path / "raw" / "medical"
     directory.mkdir(parents=True)

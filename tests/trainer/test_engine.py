@@ -59,7 +59,7 @@ def trained_by_torch() -> tuple[Decoder, list[torch.Tensor], list[float]]:
     return decoder, losses, norms
 
 
-@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("micro_batch_tokens", [1, 3 * SEQ_LEN, 1000])
 def test_training_equals_torchs_adamw_on_the_whole_batch(stage: int, micro_batch_tokens: int) -> None:
     decoder, losses, norms = trained_by_torch()
@@ -75,7 +75,7 @@ def test_training_equals_torchs_adamw_on_the_whole_batch(stage: int, micro_batch
     engine.close()
 
 
-@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_what_is_scattered_is_what_is_gathered_and_what_the_model_computes_with(stage: int) -> None:
     engine = Engine(build(SHAPE, seed=0), OPTIMIZER, EngineRecipe.model_validate({"zero": stage}))
     other = build(SHAPE, seed=1)

@@ -52,7 +52,6 @@ def test_every_problem_has_a_line(make_recipe: MakeRecipe) -> None:
     ("changes", "key"),
     [
         ({"start_from": "llama"}, "start_from"),
-        ({"engine": {"zero": 2}}, "engine.zero"),
         ({"engine": {"precision": "bf16"}}, "engine.precision"),
         ({"phases": phase(trainable={"lora": {"rank": 8}})}, "phases.main.trainable"),
         ({"phases": phase(packing="best_fit")}, "phases.main.packing"),

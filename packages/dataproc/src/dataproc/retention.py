@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataproc.recipe import DataRecipe
+from dataproc.recipe.views import Slice
 from dataproc.stage import Planned, summary_of
 from manifest.artifact import Opened
 
@@ -20,9 +21,9 @@ def retention(
     deduped: Artifacts,
     tokens: Artifacts,
 ) -> dict[str, Any]:
-    """{"sources": {source: counts of documents at every stage, tokens}}. tokens: by stream; those of a source are
-    of all its streams, of which some may hold the same documents. Beside it, if there are any, {"answers": {stream
-    of which only answers are learned: documents, tokens, those that are learned, prompts that are too long}}.
+    """{"sources": {source: counts of documents at every stage, tokens}}. tokens: by stream. Beside it, if there are
+    any, {"answers": {stream of which only answers are learned: documents, tokens, those that are learned, prompts that
+    are too long}}.
 
     A document is counted once: unreadable, unanswered (named only of sources with answers), short, tombstoned (named
     only where there are any), duplicate (within its source or of another), held out (or near a held-out one), or kept.
@@ -30,10 +31,8 @@ def retention(
     """
     removed = _removed(ledgers)
     held = summary_of(heldout)["sources"] if heldout else {}
-    sizes = dict.fromkeys(recipe.sources, 0)
-    for stream, slice_ in recipe.streams().items():
-        sizes[slice_.source] += int(summary_of(tokens[stream])["tokens"])
-    rows = {name: _row(name, documents, removed, held, deduped, size) for name, size in sizes.items()}
+    sizes = [(slice_, int(summary_of(tokens[stream])["tokens"])) for stream, slice_ in recipe.streams().items()]
+    rows = {name: _row(name, documents, removed, held, deduped, _tokens(name, sizes)) for name in recipe.sources}
     answers = {name: dict(summary) for name in tokens if "learned" in (summary := summary_of(tokens[name]))}
     return {"sources": rows, **({"answers": answers} if answers else {})}
 
@@ -47,6 +46,19 @@ OF_CLUSTERS = (
 def of_clusters(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What a mixture keeps of how its near-duplicates were found."""
     return {key: summary[key] for key in OF_CLUSTERS}
+
+
+def _tokens(source: str, sizes: Sequence[tuple[Slice, int]]) -> int:
+    """The tokens of a source: of the stream that is all of it, or else of its two halves, if it has these.
+
+    Otherwise of all its streams, some of which may hold the same documents.
+    """
+    for parts in ((None,), ("even", "odd")):
+        wanted = [Slice(source=source, part=part) for part in parts]
+        found = [size for slice_, size in sizes if slice_ in wanted]
+        if len(found) == len(parts):
+            return sum(found)
+    return sum(size for slice_, size in sizes if slice_.source == source)
 
 
 def _row(

@@ -42,13 +42,18 @@ def matches(meta: str, stream: Slice) -> bool:
     """Whether every field of `where` has one of its values; a field that is a list, if one of its members has."""
     fields = orjson.loads(meta)
     return all(
-        any(_same(found, want) for found in _values(fields, field) for want in wanted)
+        any(_same(found, want) for found in _stated(fields, field) for want in wanted)
         for field, wanted in stream.where.items()
     )
 
 
 def _same(found: Any, wanted: Any) -> bool:
     return type(found) is type(wanted) and found == wanted
+
+
+def _stated(fields: Any, field: str) -> Sequence[Any]:
+    """What a field of the record holds. A `meta` that was its only other field is stored without that level."""
+    return _values(fields, field) or _values(fields, field.removeprefix("meta."))
 
 
 def _values(fields: Any, field: str) -> Sequence[Any]:
@@ -70,7 +75,7 @@ def nothing_chosen(stream: Slice, shards: Sequence[Path]) -> str:
     batch = next(iter(batches(shards[0], ["meta"])), None)
     for meta in batch["meta"].to_pylist() if batch is not None else ():
         for field, counts in seen.items():
-            counts.update(repr(value) for value in _values(orjson.loads(meta), field))
+            counts.update(repr(value) for value in _stated(orjson.loads(meta), field))
     found = [
         f"the first documents have {field} {', '.join(value for value, _ in counts.most_common(SHOWN)) or 'nowhere'}"
         for field, counts in seen.items()

@@ -57,7 +57,10 @@ Input = Opened | Planned | Raw
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a stage. `stage` is its name and version; `libraries` are those that shape its output."""
+    """What is asked of a stage. `stage` is its name and version; `libraries` are those that shape its output.
+
+    known_as: what messages call it besides its name, which artifacts of several recipes may share.
+    """
 
     kind: str
     name: str
@@ -65,6 +68,11 @@ class Request:
     config: Mapping[str, Any]
     inputs: Mapping[str, Input]
     libraries: tuple[str, ...] = ()
+    known_as: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind}/{self.name}" + (f" ({self.known_as})" if self.known_as else "")
 
 
 @dataclass(frozen=True)
@@ -104,27 +112,30 @@ class Build:
 
     def make(self, request: Request, make: Callable[[Draft], Made]) -> Opened | Planned:
         """The artifact that a request names: the published one, or `make` is called and its draft published."""
-        label = f"{request.kind}/{request.name}"
         if any(isinstance(item, Planned) for item in request.inputs.values()):
-            return self.plan(request.kind, request.name)
+            return self._plan(request)
         asked = fingerprint(
             request.stage,
             config=dict(request.config),
             inputs=references(request.inputs, ""),
             libraries={name: version(name) for name in request.libraries},
         )
-        path = f"{label}-{asked[:12]}"
+        path = f"{request.kind}/{request.name}-{asked[:12]}"
         if self.store.manifest(path) is not None:
-            progress.say(f"{label}: re-used {path}")
+            progress.say(f"{request.title}: re-used {path}")
             return open_artifact(self.store.where(path))
         if self.dry:
-            return self.plan(request.kind, request.name)
+            return self._plan(request)
         return self._build(request, make, asked, path)
 
     def plan(self, kind: str, name: str) -> Planned:
         """What a dry run says of an artifact that is not there."""
         progress.say(f"{kind}/{name}: would be built")
         return Planned(kind, name)
+
+    def _plan(self, request: Request) -> Planned:
+        progress.say(f"{request.title}: would be built")
+        return Planned(request.kind, request.name)
 
     def publish(self, path: str, record: Manifest) -> Opened | Planned:
         """Publishes a manifest that has no shards of its own."""
@@ -159,7 +170,7 @@ class Build:
                     created=now(),
                 )
                 self.store.publish(path, directory, record)
-                progress.say(f"{request.kind}/{request.name}: {_counts(made.summary)} in {seconds:.1f} s → {path}")
+                progress.say(f"{request.title}: {_counts(made.summary)} in {seconds:.1f} s → {path}")
         return open_artifact(self.store.where(path))
 
 

@@ -48,13 +48,22 @@ class OptimizerRecipe(Model):
 class EngineRecipe(Model):
     """How the same arithmetic is carried out; apart from `precision` it changes a run to rounding only.
 
+    zero: how much is shared out among the workers: 0 nothing, 1 the optimiser, 2 gradients too, 3 weights too.
+    offload: `optimizer` keeps AdamW's moments and master weights, and takes its steps, in the host's memory.
     micro_batch_tokens: tokens that a worker takes through the model at once.
     """
 
-    zero: Annotated[Literal[0, 1], _only(0, 1)] = 1
+    zero: Literal[0, 1, 2, 3] = 1
     precision: Annotated[Literal["fp32"], _only("fp32")] = "fp32"
+    offload: Literal["none", "optimizer"] = "none"
     activation_checkpointing: bool = False
     micro_batch_tokens: Count = 8192
+
+    @model_validator(mode="after")
+    def _can_be_carried_out(self) -> Self:
+        if self.zero == 0 and self.offload != "none":
+            raise ValueError("offload: found 'optimizer' with zero 0, which divides nothing; use zero 1, 2 or 3")
+        return self
 
 
 class SaveRecipe(Model):
@@ -155,7 +164,7 @@ class TrainRecipe(Model):
 
     def identified(self) -> dict[str, Any]:
         """What of the recipe makes a run that run: everything but how it is carried out and when it is saved."""
-        carried_out = {"zero", "activation_checkpointing", "micro_batch_tokens"}
+        carried_out = {"zero", "offload", "activation_checkpointing", "micro_batch_tokens"}
         planned = {"__all__": {"reference_steps"}}
         return self.model_dump(mode="json", exclude={"engine": carried_out, "save": True, "phases": planned})
 

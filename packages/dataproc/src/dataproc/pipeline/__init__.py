@@ -94,7 +94,7 @@ class Pipeline:
         if self.until == "tokenizers":
             return [tokenizer]
         tokens = {
-            name: training.tokens_of(self.context, stream, deduped[stream.source], tokenizer)
+            name: training.tokens_of(self.context, name, stream, deduped[stream.source], tokenizer)
             for name, stream in self.recipe.streams().items()
         }
         if self.until == "tokens":

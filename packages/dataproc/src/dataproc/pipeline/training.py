@@ -51,8 +51,8 @@ def tokenizer_of(context: Context, deduped: Artifacts) -> Item:
     return context.build.make(request, make)
 
 
-def tokens_of(context: Context, stream: Slice, deduped: Item, tokenizer: Item) -> Item:
-    """The tokens of a stream. deduped: of its source. Raises RecipeError if no document is as its view asks."""
+def tokens_of(context: Context, name: str, stream: Slice, deduped: Item, tokenizer: Item) -> Item:
+    """The tokens of stream `name`. deduped: of its source. Raises RecipeError if no document is as its view asks."""
     template = context.recipe.template_of(stream)
 
     def make(draft: Draft) -> Made:
@@ -75,7 +75,8 @@ def tokens_of(context: Context, stream: Slice, deduped: Item, tokenizer: Item) -
     chosen = stream.model_dump(mode="json", exclude_defaults=True, exclude={"template"})
     written = {} if template is None else {"template": template.model_dump(mode="json")}
     config = {**chosen, **written, "shard_text_bytes": tokenize.SHARD_TEXT_BYTES}
-    return context.build.make(Request("tokens", stream.source, tokenize.STAGE, config, inputs, LIBRARIES), make)
+    request = Request("tokens", stream.source, tokenize.STAGE, config, inputs, LIBRARIES, "" if stream.whole else name)
+    return context.build.make(request, make)
 
 
 def mixture_of(

@@ -2,8 +2,9 @@
 
     StepBatch ─► micro-batches ─► forward, backward ─► [reduce over ranks] ─► clip ─► AdamW ─► losses, gradient norm
 
-ZeRO 0 and 1, fp32. State goes in and out by parameter name, as whole tensors, so nothing outside knows how it is
-partitioned. Everything that touches other ranks is collective: all of them call it, in the same order.
+ZeRO 0 to 3, fp32, the optimiser in the device's memory or the host's. State goes in and out by parameter name, as whole
+tensors (`engine.state`), so nothing outside knows how it is partitioned. Everything that touches other ranks is
+collective: all of them call it, in the same order.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ import torch.distributed
 from torch import Tensor
 
 from trainer.data.loader import StepBatch
+from trainer.engine.state import MOMENTS, State
 from trainer.loss import window_losses
 from trainer.model.decoder import Decoder
 from trainer.optimizer import adamw, parameter_groups
 from trainer.place import Place, process_environment
 from trainer.recipe import EngineRecipe, OptimizerRecipe
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW remembers of each parameter, besides its step counter."""
+__all__ = ["MOMENTS", "Engine", "StepResult", "join", "leave"]
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,11 @@ class Engine:
         groups = parameter_groups(decoder, decoder.shape, optimizer)
         self._hyperparameters = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
         self._deepspeed, _, _, _ = deepspeed.initialize(
-            model=decoder, optimizer=adamw(groups, optimizer), config=self._config(decoder, optimizer.clip)
+            model=decoder, optimizer=adamw(groups, optimizer), config=self._config(decoder, settings, optimizer.clip)
         )
-        self._parameters: dict[str, torch.nn.Parameter] = dict(self._deepspeed.module.named_parameters())
-        self._make_optimizer_state()
+        self._state = State(self._deepspeed, self._stage)
 
-    def _config(self, decoder: Decoder, clip: float) -> dict[str, Any]:
+    def _config(self, decoder: Decoder, settings: EngineRecipe, clip: float) -> dict[str, Any]:
         """DeepSpeed's settings. It is told of one micro-batch per step; `step` says itself where the step ends."""
         return {
             "train_micro_batch_size_per_gpu": 1,
@@ -98,6 +98,7 @@ class Engine:
                 "stage": self._stage,
                 # The buffer for gradients in flight; its default is 2 GB whatever the model.
                 "reduce_bucket_size": min(5 * 10**8, decoder.shape.parameters),
+                **({"offload_optimizer": {"device": "cpu"}} if settings.offload == "optimizer" else {}),
             },
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
@@ -108,7 +109,7 @@ class Engine:
 
         A step without a single target on any rank has a gradient of 0: AdamW still takes it, with what it remembers.
         """
-        for group in self._inner.param_groups:
+        for group in self._state.inner.param_groups:
             group["lr"] = rate * group["lr_multiplier"]
         rows, seq_len = batch.tokens.shape
         size = max(1, self._micro_batch_tokens // seq_len)
@@ -118,7 +119,7 @@ class Engine:
             self._deepspeed.set_gradient_accumulation_boundary(first + size >= rows)
             losses.append(self._forward_backward(batch, slice(first, first + size), targets))
         # At stage 0 DeepSpeed reports no norm; the reduced gradients are there until its step.
-        norm = self._gradient_norm() if self._stage == 0 else None
+        norm = self._state.gradient_norm() if self._stage == 0 else None
         self._deepspeed.step()
         return StepResult(torch.cat(losses), float(self._deepspeed.get_global_grad_norm()) if norm is None else norm)
 
@@ -133,81 +134,29 @@ class Engine:
         self._deepspeed.backward(loss_B.sum() * (self.world / targets))
         return loss_B.detach()
 
-    def _gradient_norm(self) -> float:
-        norms = [torch.linalg.vector_norm(p.grad) for p in self._parameters.values() if p.grad is not None]
-        return float(torch.linalg.vector_norm(torch.stack(norms)))
-
-    @property
-    def _inner(self) -> torch.optim.AdamW:
-        """torch's AdamW, under ZeRO's wrapper if there is one."""
-        optimizer = self._deepspeed.optimizer
-        inner: torch.optim.AdamW = optimizer if self._stage == 0 else optimizer.optimizer
-        return inner
-
-    def _make_optimizer_state(self) -> None:
-        """Gives every parameter the state that AdamW would make at its first step: zeros.
-
-        So state can be read and written at any time. DeepSpeed links a parameter to its part of the state once, for all
-        groups; that must happen when all of them have one.
-        """
-        for group in self._inner.param_groups:
-            for held in group["params"]:
-                moments = {moment: torch.zeros_like(held, memory_format=torch.preserve_format) for moment in MOMENTS}
-                self._inner.state[held] = {"step": torch.tensor(0.0), **moments}
-        if self._stage > 0:
-            self._deepspeed.optimizer._hp_optimizer_states_linked = False
-            self._deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
-
     def reset_optimizer(self) -> None:
         """Forgets all moments and counts AdamW's steps from 0 again."""
-        for state in self._inner.state.values():
-            for moment in MOMENTS:
-                state[moment].zero_()
-        self.set_optimizer_steps(0)
+        self._state.reset()
 
     def parameters(self) -> dict[str, torch.Size]:
         """The shape of every parameter, by name."""
-        return {name: parameter.shape for name, parameter in self._parameters.items()}
+        return self._state.shapes()
 
     def gather(self, name: str, moment: str | None = None) -> Tensor:
-        """A parameter, or one of its moments, whole, on the CPU. Collective."""
-        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+        """A parameter, or one of its moments, whole, in fp32, on the CPU. Collective."""
+        return self._state.gather(name, moment)
 
-        parameter = self._parameters[name]
-        if self._stage == 0:
-            found = parameter.detach() if moment is None else self._inner.state[parameter][moment]
-        elif moment is None:
-            found = safe_get_full_fp32_param(parameter)
-        else:
-            found = safe_get_full_optimizer_state(parameter, moment)
-        return found.to("cpu", copy=True)
-
-    @torch.no_grad()
     def scatter(self, name: str, value: Tensor, moment: str | None = None) -> None:
-        """Sets a parameter, or one of its moments, from the whole tensor. Every rank gives the same."""
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
-        parameter = self._parameters[name]
-        value = value.to(parameter.device)
-        if moment is not None and self._stage == 0:
-            self._inner.state[parameter][moment].copy_(value)
-        elif moment is not None:
-            safe_set_full_optimizer_state(parameter, value, moment)
-        else:
-            parameter.copy_(value)  # what the next forward pass reads
-            if self._stage > 0:
-                safe_set_full_fp32_param(parameter, value)  # what the next step starts from
+        """Sets a parameter, or one of its moments, from the whole tensor. Every rank gives the same. Collective."""
+        self._state.scatter(name, value, moment)
 
     def set_optimizer_steps(self, steps: int) -> None:
         """Sets AdamW's step counter of every parameter."""
-        for state in self._inner.state.values():
-            state["step"] = torch.tensor(float(steps))  # a tensor of its own: a shared one would count double
+        self._state.set_steps(steps)
 
     def optimizer_steps(self) -> int:
         """AdamW's step counter, which is the same for all parameters."""
-        counters = {int(state["step"]) for state in self._inner.state.values()}
-        assert len(counters) == 1, f"AdamW's step counters differ: {sorted(counters)}"
-        return counters.pop()
+        return self._state.steps()
 
     def hyperparameters(self) -> list[dict[str, Any]]:
         """Name, rate multiplier, decay of each group, as the recipe has them and as the optimiser does now."""
@@ -216,7 +165,7 @@ class Engine:
         return [{**group, "betas": list(inner["betas"]), "eps": inner["eps"]} for group, inner in self._grouped()]
 
     def _grouped(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        return list(zip(self._hyperparameters, self._inner.param_groups, strict=True))
+        return list(zip(self._hyperparameters, self._state.inner.param_groups, strict=True))
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all ranks. Collective."""
