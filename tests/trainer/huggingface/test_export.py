@@ -115,9 +115,11 @@ def test_four_bits_report_the_perplexity_that_they_cost(mixture: Opened, checkpo
     assert opened.manifest.producer is not None
     measured = opened.manifest.producer.measured
     decoder, record = load_model(checkpoint)
+    paces = record.timeline.paces
+    assert [(pace.seq_len, pace.first_step < record.step) for pace in paces] == [(16, True), (32, False)]
+    window = 16  # of the phase that it has come to
     documents = chosen(mixture, 700)
     assert measured["heldout_tokens"] == 700
-    window = record.timeline.paces[-1].seq_len
     end_of_text = mixture_record(mixture).tokenizer.end_of_text
     assert measured["perplexity_before"] == pytest.approx(brute_force(decoder, documents, end_of_text, window), 1e-5)
     round_to_int4(decoder)

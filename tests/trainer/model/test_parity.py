@@ -27,9 +27,9 @@ MPT_NAMES = {
 def test_alibi_gelu_and_layernorm_give_the_logits_of_mpt(heads: int) -> None:
     width = 8 * heads
     torch.manual_seed(0)
-    mpt = MptForCausalLM(MptConfig(d_model=width, n_heads=heads, n_layers=2, expansion_ratio=2, vocab_size=64)).eval()
+    mpt = MptForCausalLM(MptConfig(d_model=width, n_heads=heads, n_layers=2, vocab_size=64)).eval()
     wanted = shape(feedforward="gelu", bias=False, mup=None, width=width, heads=heads, kv_heads=heads, vocab_size=64)
-    ours = Decoder(wanted.model_copy(update={"filter": 2 * width}))
+    ours = Decoder(wanted.model_copy(update={"filter": 4 * width}))
     with torch.no_grad():
         for parameter in (*mpt.parameters(), *ours.parameters()):
             parameter.copy_(torch.randn_like(parameter) * 0.3 if parameter.dim() == 2 else torch.zeros_like(parameter))
