@@ -7,6 +7,7 @@ from evalkit.checkpoint import open_subject
 from evalkit.figures import phases, uniform_bits_per_byte
 from manifest.artifact import Opened
 from manifest.mixture import Mixture
+from trainer.continuation import changed
 
 
 def test_phases_say_what_was_read_and_how_far_the_run_is(mixture: Opened, trained: Path) -> None:
@@ -20,6 +21,19 @@ def test_phases_say_what_was_read_and_how_far_the_run_is(mixture: Opened, traine
     assert (short.tokens, long.tokens) == tuple(phase.blocks * 64 for phase in record.phases)
     assert math.isclose(sum(short.draws.values()), 1)
     assert list(long.draws) == ["code"]
+
+
+def test_a_phase_in_which_the_mixture_changed_is_shown_in_parts(mixture: Opened, trained: Path) -> None:
+    record, old = open_subject(trained).record, mixture.manifest
+    assert isinstance(old, Mixture)
+    new = old.model_copy(update={"name": "new"}).identified()
+    timeline = changed(record.timeline, 2, new, ["short", "long"], {old.id: old})
+    before, after, long = phases(record.model_copy(update={"timeline": timeline}))
+    whole, _ = phases(record)
+    assert (before.name, after.name, long.name) == ("short", "short, from step 2", "long")
+    assert before.steps + after.steps == whole.steps
+    assert before.tokens + after.tokens == whole.tokens
+    assert before.done + after.done == whole.done
 
 
 def test_the_uniform_score_is_log2_of_the_vocabulary_per_token() -> None:

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manifest.bestfit import best_fit
 from manifest.checkpoint import Pace, Timeline
-from manifest.corpus import TokenStream, open_stream
+from manifest.corpus import open_stream
 from manifest.errors import WrongArtifact
 from manifest.exposure import documents_of_step, exposures
 from manifest.identity import hash64
 from manifest.order import OrderRecord, append, read, replace_from
+from manifest.pack import pack
+from manifest.packed import AnyStream, PackedStream
 
 Write = Callable[..., list[Path]]
 BLOCK_TOKENS = 8
+CAPACITIES = (1, 2, 4, 8)
+EMPTY = Timeline(order=OrderRecord(seed=0, block_tokens=BLOCK_TOKENS), paces=())
 
 
 @dataclass(frozen=True)
 class Case:
-    """A run: for each stream the lengths of its documents; the order with its paces."""
+    """A run: for each stream the lengths of its documents; the order with its paces. A pack of stream s with bins of n
+    tokens is called s@n.
+    """
 
     lengths: dict[str, list[int]]
     timeline: Timeline
@@ -35,40 +44,66 @@ class Case:
         ids = [f"{stream}/{index}" for index in range(len(self.lengths[stream]))]
         return sorted(ids, key=lambda i: (hash64(i), i))
 
-    def owners(self, stream: str) -> list[str]:
-        """The document of each token of the stream."""
+    def owners(self, stream: str) -> list[str | None]:
+        """The document of each token of the stream, or of each place of a pack; None for padding."""
+        name, _, capacity = stream.partition("@")
+        if capacity:
+            return packed_owners(self.documents(name), self.lengths[name], int(capacity))
         return [
             document for document, n in zip(self.documents(stream), self.lengths[stream], strict=True) for _ in range(n)
         ]
 
-    def open(self, write: Write, directory: Path) -> dict[str, TokenStream]:
-        streams = {}
+    def open(self, write: Write, directory: Path) -> dict[str, AnyStream]:
+        streams: dict[str, AnyStream] = {}
+        read = {draw.stream for segment in self.timeline.order.segments for draw in segment.draws}
         for name, lengths in self.lengths.items():
             (directory / name).mkdir()
             docs = {i: [7] * n for i, n in zip(self.documents(name), lengths, strict=True)}
-            streams[name] = open_stream(write(directory / name, docs, 2), BLOCK_TOKENS)
+            streams[name] = stream = open_stream(write(directory / name, docs, 2), BLOCK_TOKENS)
+            for packed in read:
+                if packed.startswith(f"{name}@"):
+                    streams[packed] = PackedStream(stream, pack(stream, int(packed.partition("@")[2]))[0], 0)
         return streams
+
+
+def packed_owners(documents: list[str], lengths: list[int], capacity: int) -> list[str | None]:
+    """The document of each place of the bins, which hold documents in order of the stream."""
+    bins = best_fit(np.array(lengths), capacity)
+    owners: list[str | None] = []
+    in_place = sorted(pairwise(bins.offsets.tolist()), key=lambda b: (bins.document[b[0]], bins.start[b[0]]))
+    for first, stop in in_place:
+        for piece in range(first, stop):
+            owners += [documents[bins.document[piece]]] * int(bins.length[piece])
+        owners += [None] * (-len(owners) % capacity)
+    return owners
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
+    """Each view reads its stream or, in some segments, the pack of it that has the segment's windows as bins."""
     lengths = st.lists(st.integers(0, 11), min_size=1, max_size=5).filter(any)
-    streams = {f"s{index}": draw(lengths) for index in range(draw(st.integers(1, 2)))}
-    views = {f"v{index}": draw(st.sampled_from(sorted(streams))) for index in range(draw(st.integers(1, 3)))}
-    sizes = {view: (stream, -(-sum(streams[stream]) // BLOCK_TOKENS)) for view, stream in views.items()}
+    case = Case({f"s{index}": draw(lengths) for index in range(draw(st.integers(1, 2)))}, EMPTY)
+    views = {f"v{index}": draw(st.sampled_from(sorted(case.lengths))) for index in range(draw(st.integers(1, 3)))}
     draws = st.fixed_dictionaries({view: st.integers(0, 5) for view in views}).filter(lambda d: any(d.values()))
     record = OrderRecord(seed=draw(st.integers(0, 9)), block_tokens=BLOCK_TOKENS)
+    sizes: list[tuple[int, int]] = []
+
+    def extend(record: OrderRecord, mixture: str, phase: str) -> OrderRecord:
+        seq_len = draw(st.sampled_from(CAPACITIES))
+        read = {view: f"{name}@{seq_len}" if draw(st.booleans()) else name for view, name in views.items()}
+        streams = {view: (name, -(-len(case.owners(name)) // BLOCK_TOKENS)) for view, name in read.items()}
+        sizes[len(record.segments) :] = [(seq_len, draw(st.integers(1, 9)))]
+        return append(record, mixture=mixture, phase=phase, draws=draw(draws), streams=streams)
+
     for index in range(draw(st.integers(1, 2))):
-        record = append(record, mixture="m1", phase=f"p{index}", draws=draw(draws), streams=sizes)
+        record = extend(record, "m1", f"p{index}")
     if draw(st.booleans()):
-        record = replace_from(record, draw(st.integers(0, record.slots)))
-        record = append(record, mixture="m2", phase="replaced", draws=draw(draws), streams=sizes)
+        record = extend(replace_from(record, draw(st.integers(0, record.slots))), "m2", "replaced")
     paces, first_step = [], 0
-    for segment in record.segments:
-        seq_len, per_step = draw(st.sampled_from([1, 2, 4, 8])), draw(st.integers(1, 9))
+    for segment, (seq_len, per_step) in zip(record.segments, sizes, strict=True):
         paces.append(Pace(seq_len=seq_len, windows_per_step=per_step, first_step=first_step))
         first_step += -(-segment.slots * (BLOCK_TOKENS // seq_len) // per_step)
-    return Case(streams, Timeline(order=record, paces=tuple(paces)))
+    return replace(case, timeline=Timeline(order=record, paces=tuple(paces)))
 
 
 Place = tuple[int, int, int]
@@ -90,7 +125,8 @@ def replay(case: Case) -> dict[str, Counter[Place]]:
             owners = case.owners(found.stream)
             for token in range(seq_len):
                 owner = owners[(found.block * BLOCK_TOKENS + offset + token) % len(owners)]
-                seen[owner][step, windows.segment, window] += 1
+                if owner is not None:
+                    seen[owner][step, windows.segment, window] += 1
     return seen
 
 
@@ -126,7 +162,8 @@ def test_the_documents_of_a_step_are_those_whose_exposure_names_the_step(write_s
         for step in range(case.timeline.total_steps):
             found: dict[tuple[str, Place], int] = Counter()
             for window in documents_of_step(case.timeline, streams, step):
-                assert sum(span.stop - span.start for span in window.spans) == window.seq_len
+                padding = window.seq_len - sum(span.stop - span.start for span in window.spans)
+                assert padding == 0 or (padding > 0 and "@" in window.stream)
                 for span in window.spans:
                     found[span.document, (step, window.segment, window.window)] += span.stop - span.start
             assert found == {

@@ -11,8 +11,10 @@ from manifest.checkpoint import Pace, Timeline
 from manifest.errors import NotAnArtifact, WrongArtifact
 from manifest.exposure import exposures
 from manifest.identity import content_id
+from manifest.lineage import lineage, render
 from manifest.mixture import Mixture
 from manifest.order import OrderRecord, append, replace_from
+from manifest.pack import pack, pack_record, write_pack
 from manifest.sightings import Sightings, describe, sightings_of_document, sightings_of_text
 
 if TYPE_CHECKING:
@@ -139,3 +141,49 @@ def test_a_place_without_mixtures_and_runs_is_refused(build: Builder) -> None:
         sightings_of_document(built.uri, SHARED)
     with pytest.raises(NotAnArtifact, match=r"has no mixtures/ or runs/"):
         sightings_of_document(build.store.uri, SHARED)
+
+
+@pytest.fixture
+def packed(build: Builder, filled: Store) -> tuple[Built, Built, Timeline]:
+    """A run that reads the pack of c4 in windows of 4 tokens, then c4 itself: its pack and its last checkpoint."""
+    opened = open_artifact(filled.first.uri)
+    tokens = opened.manifest.inputs["c4"]
+    stream = open_streams(opened)["c4"]
+    with build.store.draft("packs/c4") as draft:
+        made, summary = pack(stream, 4)
+        reference = tokens.model_copy(update={"uri": "../../tokens/c4"})
+        published = pack_record(reference, 4, write_pack(made, draft), summary)
+        manifest = build.store.publish("packs/c4", draft, published)
+    blocks = -(-summary.bins * 4 // 8)
+    record = append(
+        OrderRecord(seed=1, block_tokens=8),
+        mixture=opened.manifest.id,
+        phase="language",
+        draws={"c4": blocks},
+        streams={"c4": (manifest.id, blocks)},
+    )
+    made_timeline = timeline(with_phase(record, filled.first, "more"))
+    made_pack = type(filled.first)(build.store.where("packs/c4"), manifest)
+    last = build.checkpoint("packed", made_timeline.total_steps, made_timeline, [filled.first, made_pack])
+    return made_pack, last, made_timeline
+
+
+def test_a_run_that_reads_a_pack_answers_from_it(build: Builder, packed: tuple[Built, Built, Timeline]) -> None:
+    _, last, planned = packed
+    read = 0
+    for document, tokens in C4.items():
+        (answer,) = sightings_of_document(last.uri, document).runs
+        first, *_ = answer.phases
+        assert first.phase == "language"
+        assert len(tokens) <= first.tokens <= 2 * len(tokens)  # once, or twice in the block that wraps
+        read += first.tokens
+    assert read <= planned.order.segments[0].slots * 8
+    assert any(run.run == "packed" for run in sightings_of_document(build.store.uri, SHARED).runs)
+    assert render(lineage(last.uri)).count("packs c4") == 1
+
+
+def test_a_pack_that_is_gone_is_an_error_and_not_a_no(build: Builder, packed: tuple[Built, Built, Timeline]) -> None:
+    made, last, _ = packed
+    shutil.rmtree(made.uri)
+    with pytest.raises(NotAnArtifact, match="is gone: the pack of c4"):
+        sightings_of_document(last.uri, SHARED)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from manifest.artifact import Opened
 from manifest.checkpoint import Timeline
+from trainer.continuation import changed
 from trainer.recipe import TrainRecipe
 from trainer.schedule import Curve, curves, warnings
 from trainer.timeline import make_timeline
@@ -91,6 +92,24 @@ def test_span_phase_ends_with_its_phase(make_mixture: Callable[..., Opened]) -> 
     recipe, timeline = two_phases(make_mixture, "phase")
     short, _ = curves(recipe, timeline)
     assert short.steps == timeline.steps(0) == 12
+
+
+@pytest.mark.parametrize("span", ["phase", "run"])
+@pytest.mark.parametrize("step", [4, 12, 15])
+def test_another_mixture_leaves_the_rate_of_every_step_as_it_was(
+    make_mixture: Callable[..., Opened], span: str, step: int
+) -> None:
+    recipe, timeline = two_phases(make_mixture, span)
+    (old,) = {segment.mixture for segment in timeline.order.segments}
+    former, new = (make_mixture(TWO_PHASES, name=name).manifest for name in ("mix", "new"))
+    assert former.id == old
+    after = changed(timeline, step, new, recipe.phases, {old: former})
+
+    def rates(timeline: Timeline) -> list[float]:
+        of_segment = curves(recipe, timeline)
+        return [of_segment[timeline.step(s).segment].rate(s) for s in range(timeline.total_steps)]
+
+    assert rates(after) == rates(timeline)
 
 
 def test_a_warm_up_that_is_longer_than_its_span_is_warned_of(make_mixture: Callable[..., Opened]) -> None:

@@ -12,7 +12,8 @@ from manifest.checkpoint import Checkpoint
 
 @dataclass(frozen=True)
 class PhaseFigures:
-    """A phase of a run as planned, and the steps of it that the checkpoint has behind it. Lengths in tokens.
+    """A phase of a run as planned, and the steps of it that the checkpoint has behind it. Lengths in tokens. Where the
+    run was continued with another mixture within the phase, each of its parts.
 
     draws: the share of the phase's tokens that each view gives.
     """
@@ -35,8 +36,9 @@ def _phase(record: Checkpoint, number: int) -> PhaseFigures:
     timeline = record.timeline
     segment, pace, steps = timeline.order.segments[number], timeline.paces[number], timeline.steps(number)
     taken = dict(zip((draw.view for draw in segment.draws), segment.taken, strict=True))
+    goes_on = any(earlier.phase == segment.phase for earlier in timeline.order.segments[:number])
     return PhaseFigures(
-        name=segment.phase,
+        name=f"{segment.phase}, from step {pace.first_step}" if goes_on else segment.phase,
         steps=steps,
         done=min(max(record.step - pace.first_step, 0), steps),
         seq_len=pace.seq_len,

@@ -74,6 +74,20 @@ class Timeline(Model):
     def total_steps(self) -> int:
         return sum(self.steps(segment) for segment in range(len(self.paces)))
 
+    def phase_steps(self) -> dict[str, range]:
+        """The steps of each phase, in order, whichever mixtures it reads."""
+        found: dict[str, range] = {}
+        for index, (segment, pace) in enumerate(zip(self.order.segments, self.paces, strict=True)):
+            first = found[segment.phase].start if segment.phase in found else pace.first_step
+            found[segment.phase] = range(first, pace.first_step + self.steps(index))
+        return found
+
+    def slot_at(self, step: int) -> int | None:
+        """The slot that a step begins with; None if it begins within one. Raises IndexError beyond the last step."""
+        windows = self.step(step)
+        slot, within = divmod(windows.first, self.windows_per_slot(windows.segment))
+        return None if within else self.order.segments[windows.segment].first_slot + slot
+
     def step(self, step: int) -> StepWindows:
         """The windows that step `step` reads. Raises IndexError beyond the last step."""
         for segment, pace in enumerate(self.paces):

@@ -20,6 +20,11 @@ import numpy.typing as npt
 
 from manifest.indexed import Shard, Tokens, open_shard
 
+Owners = npt.NDArray[np.int32]
+
+PADDING = -1
+"""The owner of a place that holds no token of a document."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -61,6 +66,15 @@ class TokenStream:
             parts.append(np.ones(b - a, bool) if mask is None else mask[a:b].astype(bool))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def owners(self, start: int, length: int) -> Owners:
+        """Which of the documents of `read(start, length)` each token is of, counted from 0. Shape (length,)."""
+        begins, to = np.zeros(length, np.int32), 0
+        for s, a, b in self._pieces(start, length):
+            begins[self.shards[s].starts_within(a, b) - a + to] = 1
+            to += b - a
+        owners: Owners = np.cumsum(begins, dtype=np.int32) - begins[0]
+        return owners
+
     def spans(self, start: int, length: int) -> Iterator[Span]:
         """The documents of `read(start, length)`, in order; positions within the stream."""
         for index, a, b in self._pieces(start, length):
@@ -76,6 +90,12 @@ class TokenStream:
                 return Span(document_id, base + shard.start(index), base + shard.start(index + 1))
         return None
 
+    def places(self, document_id: str) -> Iterator[Span]:
+        """As `find`: one span, or none."""
+        span = self.find(document_id)
+        if span is not None:
+            yield span
+
     def find_content(self, digest: str) -> Iterator[str]:
         """The ids of the documents whose id ends in a content hash (see `identity.content_id`)."""
         for shard in self.shards:
@@ -86,13 +106,7 @@ class TokenStream:
 
         The tokens that the last block takes from the start of the stream occur in it as well.
         """
-        for shift in range(0, self.blocks * self.block_tokens, self.tokens):
-            start, stop = span.start + shift, min(span.stop + shift, self.blocks * self.block_tokens)
-            while start < stop:
-                block, first = divmod(start, self.block_tokens)
-                last = min(first + stop - start, self.block_tokens)
-                yield block, first, last
-                start += last - first
+        return occurrences(span, self.tokens, self.block_tokens)
 
     def _pieces(self, start: int, length: int) -> Iterator[tuple[int, int, int]]:
         """(shard, first, last + 1) within the shard, wrapping."""
@@ -103,6 +117,18 @@ class TokenStream:
             yield index, start - self.starts[index], stop - self.starts[index]
             length -= stop - start
             start = stop % self.tokens
+
+
+def occurrences(span: Span, tokens: int, block_tokens: int) -> Iterator[tuple[int, int, int]]:
+    """As `TokenStream.occurrences`, for any stream of so many tokens, whose last block wraps."""
+    places = -(-tokens // block_tokens) * block_tokens
+    for shift in range(0, places, tokens):
+        start, stop = span.start + shift, min(span.stop + shift, places)
+        while start < stop:
+            block, first = divmod(start, block_tokens)
+            last = min(first + stop - start, block_tokens)
+            yield block, first, last
+            start += last - first
 
 
 def open_stream(stems: Sequence[Path], block_tokens: int) -> TokenStream:

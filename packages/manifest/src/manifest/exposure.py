@@ -1,11 +1,11 @@
 """Document → the windows that read it, and step → the documents that it reads. Arithmetic, no list as long as the data.
 
-    document ──► span of its stream ──► blocks ──order──► slots ──► windows that meet the span ──► steps
+    document ──► its places on a stream ──► blocks ──order──► slots ──► windows that meet them ──► steps
     step ──► windows ──► slots ──order──► blocks ──► spans of documents
 
 A window reads seq_len tokens and learns within them, so nothing outside a window is seen. A document is followed
 through plain tokens: what a transform such as fill-in-the-middle cuts off at reading time is counted as read.
-`streams` below maps the id of a tokens artifact to its stream.
+`streams` below maps the id of a tokens artifact to its stream, and that of a pack to the stream laid out in its bins.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from manifest.checkpoint import Timeline
-from manifest.corpus import Span, TokenStream
+from manifest.corpus import Span
 from manifest.errors import WrongArtifact
 from manifest.identity import short
 from manifest.order import Read, read, slots_reading
+from manifest.packed import AnyStream
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Exposure:
 class WindowRead:
     """A window of a step: tokens [start, start + seq_len) of its stream, and the documents that they belong to.
 
-    At the end of the stream it goes on at the start. `window` counts from the first of its segment.
+    At the end of the stream it goes on at the start. `window` counts from the first of its segment. Of a pack, `stream`
+    is the pack's id, `block` and `start` count its places, and the spans are those of the tokens that it lays out.
     """
 
     segment: int
@@ -56,7 +58,7 @@ class WindowRead:
 
 def exposures(
     timeline: Timeline,
-    streams: Mapping[str, TokenStream],
+    streams: Mapping[str, AnyStream],
     document_id: str,
     until_step: int | None = None,
 ) -> Iterator[Exposure]:
@@ -67,14 +69,12 @@ def exposures(
     found: list[Exposure] = []
     for stream_id in _streams_read(timeline):
         stream = _stream(streams, stream_id)
-        span = stream.find(document_id)
-        if span is not None:
-            found += _exposures_of(timeline, stream_id, stream, span)
+        found += _exposures_of(timeline, stream_id, stream, document_id)
     found.sort(key=lambda exposure: (exposure.segment, exposure.window))
     return (exposure for exposure in found if until_step is None or exposure.step < until_step)
 
 
-def documents_of_step(timeline: Timeline, streams: Mapping[str, TokenStream], step: int) -> Iterator[WindowRead]:
+def documents_of_step(timeline: Timeline, streams: Mapping[str, AnyStream], step: int) -> Iterator[WindowRead]:
     """What a step reads, window by window. Raises IndexError beyond the last step, WrongArtifact as above."""
     windows = timeline.step(step)
     segment = timeline.order.segments[windows.segment]
@@ -85,7 +85,7 @@ def documents_of_step(timeline: Timeline, streams: Mapping[str, TokenStream], st
         yield _window_read(timeline, _stream(streams, reading.stream), reading, window, within)
 
 
-def _window_read(timeline: Timeline, stream: TokenStream, reading: Read, window: int, within: int) -> WindowRead:
+def _window_read(timeline: Timeline, stream: AnyStream, reading: Read, window: int, within: int) -> WindowRead:
     seq_len = timeline.paces[reading.segment].seq_len
     start = reading.block * stream.block_tokens + within * seq_len
     return WindowRead(
@@ -102,10 +102,11 @@ def _window_read(timeline: Timeline, stream: TokenStream, reading: Read, window:
     )
 
 
-def _exposures_of(timeline: Timeline, stream_id: str, stream: TokenStream, span: Span) -> Iterator[Exposure]:
+def _exposures_of(timeline: Timeline, stream_id: str, stream: AnyStream, document_id: str) -> Iterator[Exposure]:
     pieces: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-    for block, first, stop in stream.occurrences(span):
-        pieces[block].append((first, stop))
+    for span in stream.places(document_id):
+        for block, first, stop in stream.occurrences(span):
+            pieces[block].append((first, stop))
     for block, parts in pieces.items():
         for slot in slots_reading(timeline.order, stream_id, block):
             yield from _exposures_in(timeline, read(timeline.order, slot), parts)
@@ -142,7 +143,7 @@ def _streams_read(timeline: Timeline) -> list[str]:
     return list(dict.fromkeys(draw.stream for draw in draws))
 
 
-def _stream(streams: Mapping[str, TokenStream], stream_id: str) -> TokenStream:
+def _stream(streams: Mapping[str, AnyStream], stream_id: str) -> AnyStream:
     if stream_id not in streams:
         raise WrongArtifact(
             f"the order reads the stream {short(stream_id)}, which none of the given mixtures has "

@@ -13,7 +13,7 @@ serve Megatron-LM, GPT-NeoX and NeMo. Everything is little-endian and memory-map
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +138,12 @@ class Shard:
         if index == self.documents:
             return int(self.tokens.size)
         return int(self.pointers[index]) // self.tokens.itemsize
+
+    def starts_within(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """The first tokens of the documents that begin in tokens [start, stop)."""
+        size = self.tokens.itemsize  # bisect: see `spans`
+        low, high = bisect_left(self.pointers, start * size), bisect_left(self.pointers, stop * size)
+        return np.asarray(self.pointers[low:high], np.int64) // size
 
     def document_id(self, index: int) -> str:
         first, stop = int(self.id_offsets[index]), int(self.id_offsets[index + 1])

@@ -27,7 +27,11 @@ Range = tuple[int, int]
 
 
 class Draw(Model):
-    """What one view draws in a segment. `stream` is the id of its tokens artifact, `stream_blocks` its N."""
+    """What one view draws in a segment. `stream` is the id of its tokens artifact, `stream_blocks` its N.
+
+    Where a mixture has the tokens of an earlier one under another id, `stream` is the earlier id: the tape goes on.
+    Where the phase packs by best fit, `stream` is the id of the pack: its blocks of bins are a tape of their own.
+    """
 
     view: str
     stream: str

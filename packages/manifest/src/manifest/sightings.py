@@ -20,6 +20,8 @@ from manifest.errors import NotAnArtifact, WrongArtifact
 from manifest.exposure import Exposure, exposures
 from manifest.identity import content_hash, short
 from manifest.mixture import Mixture
+from manifest.pack import KIND, open_referred_pack, tokens_id
+from manifest.packed import AnyStream, with_packs
 from manifest.report import Report
 from manifest.store import Store, open_store
 
@@ -82,12 +84,17 @@ class _Source:
     mixture: Mixture
     streams: dict[str, TokenStream]
 
+    def by_tokens(self) -> dict[str, TokenStream]:
+        """The streams by the id of their tokens artifact."""
+        return {self.mixture.streams[name].id: stream for name, stream in self.streams.items()}
+
 
 @dataclass(frozen=True)
 class _Place:
-    """The mixtures (by id) and the checkpoints (by run and step) that a question is asked of."""
+    """The mixtures and packs (by id) and the checkpoints (by run and step) that a question is asked of."""
 
     mixtures: dict[str, _Source]
+    packs: dict[str, Opened]
     checkpoints: tuple[tuple[str, Checkpoint], ...]
 
 
@@ -154,20 +161,29 @@ def _phase_reads(seen: Sequence[Exposure], place: _Place) -> Iterator[PhaseReads
         )
 
 
-def _streams(place: _Place, checkpoint: Checkpoint) -> dict[str, TokenStream]:
-    """The streams of a checkpoint's mixtures, by the id of their tokens artifact."""
+def _streams(place: _Place, checkpoint: Checkpoint) -> dict[str, AnyStream]:
+    """The streams of a checkpoint's mixtures, by the id of their tokens artifact, and of its packs, by theirs."""
     read = {segment.mixture for segment in checkpoint.timeline.order.segments}
     sources = [place.mixtures[mixture] for mixture in sorted(read)]
-    return {source.mixture.streams[name].id: stream for source in sources for name, stream in source.streams.items()}
+    packs = [place.packs[reference.id] for reference in checkpoint.inputs.values() if reference.kind == KIND]
+    found: dict[str, AnyStream] = {}
+    for source in sources:
+        plain = source.by_tokens()
+        found |= plain
+        found |= with_packs(plain, [p for p in packs if tokens_id(p) in plain], source.mixture.tokenizer.end_of_text)
+    return found
 
 
 def _place(uri: str | Path) -> _Place:
     mixtures, checkpoints = _named_by(uri)
     sources = {source.mixture.id: source for source in map(_open_mixture, mixtures)}
+    packs: dict[str, Opened] = {}
     for where, checkpoint in checkpoints:
         for reference in checkpoint.inputs.values():
             if reference.kind == "mixture" and reference.id not in sources:
                 sources[reference.id] = _open_mixture(resolve(where, reference.uri), reference.id)
+            if reference.kind == KIND and reference.id not in packs:
+                packs[reference.id] = open_referred_pack(where, reference)
         for segment in checkpoint.timeline.order.segments:
             if segment.mixture not in sources:
                 raise WrongArtifact(
@@ -176,7 +192,7 @@ def _place(uri: str | Path) -> _Place:
                 )
     if not sources:
         raise NotAnArtifact(f"{uri} holds no mixture and no checkpoint; give the store that has them")
-    return _Place(sources, tuple(sorted(checkpoints, key=lambda pair: (pair[1].run, pair[1].step))))
+    return _Place(sources, packs, tuple(sorted(checkpoints, key=lambda pair: (pair[1].run, pair[1].step))))
 
 
 def _open_mixture(uri: str, expected: str | None = None) -> _Source:

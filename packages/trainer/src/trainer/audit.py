@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifest.artifact import Opened, open_artifact, open_streams, resolve
+from manifest.artifact import Opened
 from manifest.errors import RecipeError
 from manifest.exposure import documents_of_step
 from manifest.mixture import Mixture
 from trainer.data.fim import COUNTS
-from trainer.data.loader import step_source
+from trainer.data.loader import order_streams, step_source
 from trainer.data.windows import windows
-from trainer.run import Run, read_run
+from trainer.packs import open_packs
+from trainer.run import Run, open_mixture, read_run
 
 HEADER = "window\tview\tstream\tepoch\tblock\tfirst\tstop\tdocument"
 WINDOWS_HEADER = "\t".join(["window", "view", "stream", "epoch", "block", "first", "targets", "fim", *COUNTS])
@@ -24,23 +25,27 @@ WINDOWS_HEADER = "\t".join(["window", "view", "stream", "epoch", "block", "first
 
 @dataclass(frozen=True)
 class _Subject:
-    """A run with its mixture. names: of streams, by tokens id."""
+    """A run with the mixture that the step reads, and its packs."""
 
     run: Run
     opened: Opened
     mixture: Mixture
-    names: dict[str, str]
+    packs: tuple[Opened, ...]
+
+    def stream(self, view: str) -> str:
+        """The name of the stream that a view reads."""
+        return self.mixture.views[view].stream
 
 
 def audit(directory: Path, step: int) -> Iterator[str]:
     """A header, and a tab-separated line per document of each window. Raises RecipeError if there is no such step."""
     subject = _open(directory, step)
-    streams = {subject.mixture.streams[name].id: stream for name, stream in open_streams(subject.opened).items()}
+    streams = order_streams(subject.opened, subject.run.timeline, subject.packs)
     yield HEADER
     for window in documents_of_step(subject.run.timeline, streams, step):
         for span in window.spans:
             where = f"{window.epoch}\t{window.block}\t{span.start}\t{span.stop}\t{span.document}"
-            yield f"{window.window}\t{window.view}\t{subject.names[window.stream]}\t{where}"
+            yield f"{window.window}\t{window.view}\t{subject.stream(window.view)}\t{where}"
 
 
 def audit_windows(directory: Path, step: int) -> Iterator[str]:
@@ -50,14 +55,15 @@ def audit_windows(directory: Path, step: int) -> Iterator[str]:
     """
     subject = _open(directory, step)
     timeline = subject.run.timeline
-    batch = step_source(subject.opened, timeline, rank=0, world=1, phases=subject.run.recipe.phases).read(step)
+    phases, packs = subject.run.recipe.phases, subject.packs
+    batch = step_source(subject.opened, timeline, rank=0, world=1, phases=phases, packs=packs).read(step)
     whole = timeline.step(step)
     numbers = range(whole.first, whole.stop)
     yield WINDOWS_HEADER
     for number, window, weights, counts in zip(
         numbers, windows(timeline, whole.segment, numbers), batch.weights, batch.fim, strict=True
     ):
-        fields = [number, window.view, subject.names[window.stream], window.epoch, window.block, window.start]
+        fields = [number, window.view, subject.stream(window.view), window.epoch, window.block, window.start]
         fields += [int(weights.sum()), subject.mixture.views[window.view].fim or 0, *counts.tolist()]
         yield "\t".join(map(str, fields))
 
@@ -66,7 +72,8 @@ def _open(directory: Path, step: int) -> _Subject:
     run = read_run(directory)
     if not 0 <= step < run.timeline.total_steps:
         raise RecipeError(f"--step {step}: run {run.name} has the steps 0 to {run.timeline.total_steps - 1}")
-    opened = open_artifact(resolve(str(directory.absolute()), run.mixture.uri), kind="mixture")
+    opened = open_mixture(str(directory.absolute()), run, run.mixture_of(run.timeline.step(step).segment))
     mixture = opened.manifest
     assert isinstance(mixture, Mixture)
-    return _Subject(run, opened, mixture, {stream.id: name for name, stream in mixture.streams.items()})
+    packs = open_packs(str(directory.absolute()), run.packs)
+    return _Subject(run, opened, mixture, packs)

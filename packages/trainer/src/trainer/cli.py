@@ -58,6 +58,11 @@ def _fit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     fit.add_argument("--seed", type=int, help="of initialisation and order (default: the mixture's)")
     fit.add_argument("--name", help="the run's name (default: recipe, size and a hash of all that makes it that run)")
     fit.add_argument(
+        "--continue-with",
+        metavar="MIXTURE",
+        help="another mixture for the rest of a run that was stopped; --mixture stays the one that it began with",
+    )
+    fit.add_argument(
         "--workers",
         default="local",
         help="local (a worker per CPU), local:N, ray, ray:N or ray://host:port (default %(default)s)",
@@ -132,6 +137,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         tokens=_count(arguments.tokens),
         seed=arguments.seed,
         name=_run_name(arguments.name),
+        continue_with=arguments.continue_with,
     )
     print(fit(options))
 

@@ -2,7 +2,8 @@
 
     recipe, size, mixture, seed, tokens ─► run.json ─► workers ─► checkpoints, metrics.jsonl
 
-The same command again goes on with the same run, from its newest full checkpoint, on however many workers.
+The same command again goes on with the same run, from its newest full checkpoint, on however many workers. A run that
+was continued with another mixture goes on with that one, also where the command does not say so again.
 """
 
 from __future__ import annotations
@@ -21,21 +22,26 @@ from manifest.mixture import Mixture
 from manifest.progress import span
 from manifest.store import LocalStore
 from trainer import schedule
+from trainer.continuation import continued, require_run
 from trainer.data.checks import remarks, require_readable
 from trainer.launch import Workers, launch
+from trainer.model.shape import Shape
+from trainer.packs import by_key, make_packs, open_packs, pack_remarks, references
 from trainer.progress import Watch, say
 from trainer.recipe import TrainRecipe
 from trainer.run import (
     METRICS,
     Run,
     checkpoints,
-    enter,
     held,
+    known,
     local_store,
     mixture_reference,
+    named,
     newest,
     run_identity,
     run_name,
+    write_run,
 )
 from trainer.sizes import Resolved, shape_of
 from trainer.timeline import make_timeline, run_seed, tokens_before
@@ -48,6 +54,7 @@ MOST_BETWEEN_SAVES = 10**9
 class FitOptions:
     """What is asked for. None: the mixture's seed and tokens, a name from all of it.
 
+    continue_with: the mixture to read from the newest full checkpoint on; `mixture` is what the run began with.
     wait_s: how many seconds to wait for another process that trains this run.
     """
 
@@ -58,6 +65,7 @@ class FitOptions:
     tokens: int | None = None
     seed: int | None = None
     name: str | None = None
+    continue_with: str | None = None
     wait_s: float = 0.0
 
 
@@ -67,13 +75,18 @@ def fit(options: FitOptions) -> str:
     Raises WinnowError as the workers do; KeyboardInterrupt, after saving, if it was interrupted.
     """
     store = local_store(options.out)
-    run = plan_run(options, store)
-    for line in _remarks(options, run):
+    asked = plan_run(options, store)
+    if options.continue_with is not None:
+        require_run(store, asked)
+    for line in _remarks(options, asked, store):
         say(line)
-    directory = store.root / run.path
+    directory = store.root / asked.path
     directory.mkdir(parents=True, exist_ok=True)
     with held(directory, options.wait_s):
-        enter(store, run)
+        run = known(store, asked)
+        if options.continue_with is not None:
+            run = continued(store, run, options.continue_with, options.recipe.where)
+        write_run(store, run)
         found = newest(store, run)
         total = run.timeline.total_steps
         if found is not None and found.manifest.step == total:  # type: ignore[attr-defined]
@@ -89,35 +102,66 @@ def fit(options: FitOptions) -> str:
     return store.where(run.checkpoint_path(last.step))
 
 
-def plan_run(options: FitOptions, store: LocalStore) -> Run:
-    """Resolves everything: from here on no default is left. Raises RecipeError, ArtifactError."""
+@dataclass(frozen=True)
+class Asked:
+    """A run before it is planned: what makes it that run, and its name."""
+
+    mixture: Opened
+    seed: int
+    shape: Shape
+    identity: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """Where in the store the run lies."""
+        return f"runs/{self.name}"
+
+
+def ask(options: FitOptions) -> Asked:
+    """Holds recipe, mixture and flags against each other; makes nothing. Raises RecipeError, ArtifactError."""
     resolved = options.recipe
     mixture = open_artifact(options.mixture, kind="mixture")
     manifest = mixture.manifest
     assert isinstance(manifest, Mixture)
     seed = run_seed(manifest, options.seed)
-    timeline = make_timeline(manifest, resolved.recipe, where=resolved.where, seed=seed, tokens=options.tokens)
+    make_timeline(manifest, resolved.recipe, where=resolved.where, seed=seed, tokens=options.tokens)
     require_readable(mixture, resolved.recipe, resolved.where)
-    total = tokens_before(timeline, timeline.total_steps)
     shape = shape_of(resolved.recipe, resolved.size, manifest.tokenizer.vocab_size)
     identity = run_identity(
         resolved.recipe, size=resolved.name, shape=shape, seed=seed, tokens=options.tokens, mixture=manifest.id
     )
-    name = options.name or run_name(resolved.recipe, resolved.name, identity)
+    return Asked(mixture, seed, shape, identity, options.name or run_name(resolved.recipe, resolved.name, identity))
+
+
+def plan_run(options: FitOptions, store: LocalStore) -> Run:
+    """Resolves everything: from here on no default is left. Makes the packs that the run reads, if any.
+
+    Raises as `ask` and `make_packs` do.
+    """
+    asked, resolved = ask(options), options.recipe
+    manifest = asked.mixture.manifest
+    assert isinstance(manifest, Mixture)
+    packs = make_packs(store, asked.mixture, resolved.recipe, say)
+    timeline = make_timeline(
+        manifest, resolved.recipe, where=resolved.where, seed=asked.seed, tokens=options.tokens, packs=packs
+    )
+    base = store.where(asked.path)
     return Run(
-        name=name,
-        identity=identity,
-        recipe=_with_saves(resolved.recipe, total),
+        name=asked.name,
+        identity=asked.identity,
+        recipe=_with_saves(resolved.recipe, tokens_before(timeline, timeline.total_steps)),
         size=resolved.name,
-        seed=seed,
+        seed=asked.seed,
         tokens=options.tokens,
-        mixture=mixture_reference(mixture, store.where(f"runs/{name}")),
-        shape=shape,
+        mixture=mixture_reference(asked.mixture, base),
+        shape=asked.shape,
         timeline=timeline,
+        packs=references(list(packs.values()), base),
     )
 
 
-def _remarks(options: FitOptions, run: Run) -> Iterator[str]:
+def _remarks(options: FitOptions, run: Run, store: LocalStore) -> Iterator[str]:
     """What a user should know before the run begins."""
     resolved = options.recipe
     for note in resolved.notes:
@@ -125,6 +169,7 @@ def _remarks(options: FitOptions, run: Run) -> Iterator[str]:
     _, mixture = read_manifest(options.mixture, kind="mixture")
     assert isinstance(mixture, Mixture)
     yield from remarks(mixture, run.recipe)
+    yield from pack_remarks(mixture, run.recipe, by_key(open_packs(store.where(run.path), run.packs)))
     for warning in schedule.warnings(run.recipe, run.timeline):
         yield f"warning: {warning}"
 
@@ -137,6 +182,8 @@ def _with_saves(recipe: TrainRecipe, total: int) -> TrainRecipe:
 def _announce(run: Run, found: Opened | None, total: int) -> None:
     tokens = tokens_before(run.timeline, total)
     what = f"run {run.name}: {run.shape.parameters:,} parameters, {total:,} steps, {tokens:,} tokens"
+    for change in run.changes:
+        say(f"run {run.name} reads {named(change.mixture)} from step {change.step} on")
     say(what if found is None else f"{what}; goes on after step {found.manifest.step}")  # type: ignore[attr-defined]
 
 
@@ -155,6 +202,9 @@ def _summarise(directory: Path, run: Run, step: int) -> None:
     say(f"{done}; {directory / METRICS}")
     if len(learned) < len(rows):
         say(f"{len(rows) - len(learned):,} steps had nothing to learn: all of their tokens are masked (loss null)")
+    padding = sum(row.get("padding") or 0 for row in rows)
+    if padding:
+        say(f"{padding:,} of the tokens read are padding of packed windows")
     fim: Counter[str] = Counter()
     for row in rows:
         fim.update(row.get("fim") or {})

@@ -18,20 +18,22 @@ from importlib.metadata import version
 
 import torch
 
-from manifest.artifact import Opened, open_artifact, resolve
+from manifest.artifact import Opened
 from manifest.checkpoint import Checkpoint
-from manifest.errors import WinnowError, WrongArtifact
+from manifest.errors import WinnowError
 from manifest.identity import hash64, short
 from manifest.record import Producer, now
 from manifest.store import LocalStore
 from trainer import metrics
 from trainer.checkpoint import restore, save
 from trainer.data.fim import COUNTS
-from trainer.data.loader import StepBatch, StepSource, prefetched, step_source
+from trainer.data.loader import StepBatch, prefetched
+from trainer.data.mixtures import MixtureSources, mixture_sources, mixtures_from
 from trainer.engine import Engine
 from trainer.model.decoder import build
+from trainer.packs import open_packs, references
 from trainer.retention import retain
-from trainer.run import METRICS, Run, mixture_reference, newest, rewind
+from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, rewind
 from trainer.schedule import Curve, curves
 from trainer.timeline import tokens_before
 
@@ -51,10 +53,10 @@ class Training:
 
     store: LocalStore
     run: Run
-    mixture: Opened
     engine: Engine
-    source: StepSource
+    source: MixtureSources
     curves: tuple[Curve, ...]
+    packs: tuple[Opened, ...]
 
 
 def train(store: LocalStore, run: Run, stop: Stop) -> None:
@@ -64,32 +66,32 @@ def train(store: LocalStore, run: Run, stop: Stop) -> None:
         DivergedError: the last checkpoint stays as it was.
         ArtifactError: the mixture or the newest checkpoint is not what it was.
     """
-    training = _prepare(store, run)
+    found = newest(store, run)
+    training = _prepare(store, run, found)
     try:
-        first = _resume(training)
+        first = _resume(training, found)
         _steps(training, first, stop)
     finally:
         training.engine.close()
 
 
-def _prepare(store: LocalStore, run: Run) -> Training:
-    mixture = open_artifact(resolve(store.where(run.path), run.mixture.uri), kind="mixture")
-    if mixture.manifest.id != run.mixture.id:
-        raise WrongArtifact(
-            f"run {run.name} reads mixture {run.mixture.name}-{short(run.mixture.id)}; at {mixture.uri} there is "
-            f"{mixture.manifest.name}-{short(mixture.manifest.id)}. Restore it"
-        )
+def _prepare(store: LocalStore, run: Run, found: Opened | None) -> Training:
+    first = 0 if found is None else found.manifest.step  # type: ignore[attr-defined]
+    read = mixtures_from(run.timeline, first)
+    mixtures = [open_mixture(store.where(run.path), run, m) for m in run.mixtures if m.id in read]
     settings = run.recipe.engine
     decoder = build(run.shape, seed=run.seed, recompute=settings.activation_checkpointing)
     engine = Engine(decoder, run.recipe.optimizer, settings)
-    source = step_source(mixture, run.timeline, rank=engine.rank, world=engine.world, phases=run.recipe.phases)
-    return Training(store, run, mixture, engine, source, curves(run.recipe, run.timeline))
+    packs = open_packs(store.where(run.path), run.packs)
+    source = mixture_sources(
+        mixtures, run.timeline, rank=engine.rank, world=engine.world, phases=run.recipe.phases, packs=packs
+    )
+    return Training(store, run, engine, source, curves(run.recipe, run.timeline), packs)
 
 
-def _resume(training: Training) -> int:
+def _resume(training: Training, found: Opened | None) -> int:
     """The step to go on with: after the newest full checkpoint, else from the start, which is published untrained."""
     store, run = training.store, training.run
-    found = newest(store, run)
     step = restore(training.engine, found).step if found is not None else 0
     if training.engine.rank == 0:
         rewind(store.root / run.path / METRICS, step)
@@ -120,18 +122,18 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.Ste
     started = time.monotonic()
     run, engine, views = training.run, training.engine, training.source.views
     phase = run.timeline.order.segments[batch.segment].phase
-    if run.recipe.phases[phase].optimizer == "reset" and batch.step == run.timeline.paces[batch.segment].first_step:
+    if run.recipe.phases[phase].optimizer == "reset" and batch.step == run.timeline.phase_steps()[phase].start:
         engine.reset_optimizer()
     torch.manual_seed(hash64(f"winnow step 1|{run.seed}|{batch.step}|{engine.rank}") >> 1)
     rate = training.curves[batch.segment].rate(batch.step)
     result = engine.step(batch, rate)
     sums_V2 = metrics.view_sums(result.losses, batch, len(views))
     fim_C = torch.from_numpy(batch.fim.sum(axis=0)).double()
-    asked = torch.tensor([float(stop())], dtype=torch.float64)
-    everyone = engine.sum(torch.cat([sums_V2.flatten(), fim_C, asked]))
+    rest = torch.tensor([float(batch.padding), float(stop())], dtype=torch.float64)
+    everyone = engine.sum(torch.cat([sums_V2.flatten(), fim_C, rest]))
     sums_V2 = everyone[: sums_V2.numel()].view_as(sums_V2)
     loss, per_view = metrics.mean_losses(sums_V2, views)
-    fim = dict(zip(COUNTS, map(int, everyone[sums_V2.numel() : -1]), strict=True))
+    fim = dict(zip(COUNTS, map(int, everyone[sums_V2.numel() : -2]), strict=True))
     tokens, before = tokens_before(run.timeline, batch.step + 1), tokens_before(run.timeline, batch.step)
     seconds = time.monotonic() - started
     row = metrics.StepMetrics(
@@ -145,13 +147,16 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.Ste
         grad_norm=result.gradient_norm,
         tokens_per_s=round((tokens - before) / seconds, 1),
         seconds=round(seconds, 4),
-        fim=fim if training.source.reader.fim else None,
+        fim=fim if training.source.of_segment(batch.segment).reader.fim else None,
+        padding=int(everyone[-2]) if training.packs else None,
     )
     return row, bool(everyone[-1] > 0)
 
 
 def is_due(run: Run, done: int) -> bool:
-    """Whether a checkpoint is due after `done` steps: at the end of a phase, and each time `every_tokens` are full."""
+    """Whether a checkpoint is due after `done` steps: at the end of a phase, where the mixture changes, and each time
+    `every_tokens` are full.
+    """
     if any(pace.first_step == done for pace in run.timeline.paces[1:]):
         return True
     every = run.recipe.save.every_tokens
@@ -170,7 +175,8 @@ def _save(training: Training, step: int, *, full: bool) -> None:
         full=full,
         timeline=run.timeline,
         weights=(),
-        inputs={run.mixture.name: mixture_reference(training.mixture, store.where(path))},
+        inputs=mixture_inputs(store, run, path)
+        | {f"pack {p.name} {short(p.id)}": p for p in references(training.packs, store.where(path))},
         config=run.recipe.identified() | {"size": run.size, "seed": run.seed},
         producer=Producer(
             program="trainer fit",

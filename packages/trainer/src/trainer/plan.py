@@ -8,6 +8,7 @@ from manifest.artifact import open_artifact
 from manifest.mixture import Mixture
 from manifest.record import Model
 from trainer.model.shape import Shape
+from trainer.packs import Packs, find_packs, pack_remarks
 from trainer.recipe import TrainRecipe
 from trainer.sizes import Resolved, shape_of
 from trainer.timeline import make_timeline, tokens_before
@@ -29,7 +30,9 @@ class PhasePlan(Model):
 
 
 class Plan(Model):
-    """A run before it is one. memory_bytes[stage][workers]: for each worker, without activations."""
+    """A run before it is one. memory_bytes[stage][workers]: for each worker, without activations. packing: what is
+    said of packs.
+    """
 
     recipe: str
     size: str
@@ -44,18 +47,21 @@ class Plan(Model):
     flops: float | None
     memory_bytes: dict[str, dict[str, int]]
     notes: tuple[str, ...]
+    packing: tuple[str, ...] = ()
 
 
 def make_plan(resolved: Resolved, *, mixture: str | None, tokens: int | None) -> Plan:
     """The plan of a recipe at a size; over a mixture, if one is given. Raises RecipeError, ArtifactError."""
-    manifest = None if mixture is None else open_artifact(mixture, kind="mixture").manifest
+    opened = None if mixture is None else open_artifact(mixture, kind="mixture")
+    manifest = None if opened is None else opened.manifest
     assert manifest is None or isinstance(manifest, Mixture)
+    packs = {} if opened is None else find_packs(opened, resolved.recipe)
     vocab_size = resolved.stated_vocab() if manifest is None else manifest.tokenizer.vocab_size
     shape = shape_of(resolved.recipe, resolved.size, vocab_size)
     pace = (
         _stated_pace(resolved.recipe)
         if manifest is None
-        else _pace(manifest, resolved.recipe, where=resolved.where, tokens=tokens)
+        else _pace(manifest, resolved.recipe, where=resolved.where, tokens=tokens, packs=packs)
     )
     phases = tuple(_phase(name, resolved.recipe, shape, *pace[name]) for name in resolved.recipe.phases)
     return Plan(
@@ -72,6 +78,7 @@ def make_plan(resolved: Resolved, *, mixture: str | None, tokens: int | None) ->
         flops=None if any(phase.flops is None for phase in phases) else sum(phase.flops or 0 for phase in phases),
         memory_bytes=memory_bytes(shape.parameters),
         notes=resolved.notes,
+        packing=() if manifest is None else tuple(pack_remarks(manifest, resolved.recipe, packs)),
     )
 
 
@@ -79,8 +86,8 @@ Pace = dict[str, tuple[int | None, int | None]]
 """Steps and tokens per phase."""
 
 
-def _pace(mixture: Mixture, recipe: TrainRecipe, *, where: str, tokens: int | None) -> Pace:
-    timeline = make_timeline(mixture, recipe, where=where, seed=0, tokens=tokens)
+def _pace(mixture: Mixture, recipe: TrainRecipe, *, where: str, tokens: int | None, packs: Packs) -> Pace:
+    timeline = make_timeline(mixture, recipe, where=where, seed=0, tokens=tokens, packs=packs)
     ends = [pace.first_step + timeline.steps(segment) for segment, pace in enumerate(timeline.paces)]
     return {
         name: (end - pace.first_step, tokens_before(timeline, end) - tokens_before(timeline, pace.first_step))
@@ -162,6 +169,8 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"    {stage}    {', '.join(f'{size / 2**30:.2f} GiB' for size in held.values())}"
     for note in plan.notes:
         yield f"  size {plan.size} sets {note}"
+    for remark in plan.packing:
+        yield f"  {remark}"
 
 
 def _short(count: int) -> str:

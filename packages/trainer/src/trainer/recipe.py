@@ -113,7 +113,8 @@ class PhaseRecipe(Model):
     """How one phase is learned.
 
     loss_on: `answer` is what the streams' masks mark, where they have one. packing: `concat` is documents end to end,
-    each seeing those before it; in `documents` attention stays within each of them, and its first token is no target.
+    each seeing those before it; in `documents` attention stays within each of them, and its first token is no target;
+    `best_fit` is `documents` that no window cuts unless they are longer than it: what is left of windows is padding.
     reference_steps: steps of the original run, for `trainer plan` without a mixture.
     """
 
@@ -122,7 +123,7 @@ class PhaseRecipe(Model):
     schedule: ScheduleRecipe
     trainable: Annotated[Literal["all"], _only("all")] = "all"
     loss_on: Annotated[Literal["all", "answer"], _only("all", "answer")] = "all"
-    packing: Annotated[Literal["concat", "documents"], _only("concat", "documents")] = "concat"
+    packing: Annotated[Literal["concat", "documents", "best_fit"], _only("concat", "documents", "best_fit")] = "concat"
     optimizer: Literal["keep", "reset"] = "keep"
     reference_steps: Count | None = None
 

@@ -13,19 +13,22 @@ from __future__ import annotations
 import fcntl
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from manifest.artifact import Opened, open_artifact, relative_uri
-from manifest.checkpoint import Checkpoint, Timeline
+from manifest.artifact import Opened, open_artifact, relative_uri, resolve
+from manifest.checkpoint import Checkpoint, Pace, Timeline
 from manifest.errors import CorruptArtifact, InputError, NotAnArtifact, RecipeError, WrongArtifact
 from manifest.fields import validate
 from manifest.identity import digest_of, short
+from manifest.order import Segment
 from manifest.record import Model, Reference
 from manifest.store import LocalStore, open_store, write_atomic
 from trainer.model.shape import Shape
+from trainer.packs import packing_version
 from trainer.recipe import TrainRecipe
 
 RUN = "run.json"
@@ -33,10 +36,18 @@ METRICS = "metrics.jsonl"
 LOCK_POLL_S = 0.2
 
 
+class MixtureChange(Model):
+    """From step `step` on the run reads `mixture`."""
+
+    step: int
+    mixture: Reference
+
+
 class Run(Model):
     """run.json. `recipe` is resolved: its phases have the pace of the size. `tokens` is what --tokens asked, or None.
 
-    `mixture.uri` is relative to the run's directory, or absolute.
+    `mixture` is what the run began with, which makes it that run; `changes`, in order of step, what it went on with.
+    Their uris and those of `packs` are relative to the run's directory, or absolute.
     """
 
     name: str
@@ -48,6 +59,18 @@ class Run(Model):
     mixture: Reference
     shape: Shape
     timeline: Timeline
+    changes: tuple[MixtureChange, ...] = ()
+    packs: tuple[Reference, ...] = ()
+
+    @property
+    def mixtures(self) -> tuple[Reference, ...]:
+        """Every mixture of the run, in the order in which it reads them."""
+        return (self.mixture, *(change.mixture for change in self.changes))
+
+    def mixture_of(self, segment: int) -> Reference:
+        """The mixture that a segment of the timeline reads."""
+        wanted = self.timeline.order.segments[segment].mixture
+        return next(mixture for mixture in self.mixtures if mixture.id == wanted)
 
     @property
     def path(self) -> str:
@@ -61,6 +84,9 @@ class Run(Model):
 def run_identity(recipe: TrainRecipe, *, size: str, shape: Shape, seed: int, tokens: int | None, mixture: str) -> str:
     """The digest of what makes a run that run. `mixture` is the mixture's id."""
     what = {"recipe": recipe.identified(), "size": size, "shape": shape.model_dump(mode="json")}
+    packing = packing_version(recipe)
+    if packing is not None:
+        what["packing"] = packing
     return digest_of(what | {"seed": seed, "tokens": tokens, "mixture": mixture})
 
 
@@ -78,26 +104,39 @@ def local_store(uri: str | Path) -> LocalStore:
 
 
 def enter(store: LocalStore, run: Run) -> Run:
-    """Makes the run's directory, or finds it there; how the run is carried out is taken from the new command.
-
-    Raises RecipeError if a run of that name is another run, and WrongArtifact if it reads another mixture.
-    """
-    directory = store.root / run.path
-    directory.mkdir(parents=True, exist_ok=True)
-    file = directory / RUN
-    if file.is_file():
-        _require_same(read_run(directory), run)
-    write_atomic(file, (run.model_dump_json(indent=2) + "\n").encode())
+    """Makes the run's directory, or finds it there. Returns the run as `known` does, and raises as it does."""
+    (store.root / run.path).mkdir(parents=True, exist_ok=True)
+    run = known(store, run)
+    write_run(store, run)
     return run
 
 
-def _require_same(present: Run, asked: Run) -> None:
+def known(store: LocalStore, asked: Run) -> Run:
+    """The run that is asked for with the order and the mixtures that it has, if it is there; how it is carried out is
+    taken from the new command.
+
+    Raises RecipeError if a run of that name is another run, and WrongArtifact if it began with another mixture.
+    """
+    if not (store.root / asked.path / RUN).is_file():
+        return asked
+    present = read_run(store.root / asked.path)
+    _require_same(present, asked, store.where(asked.path))
+    return asked.model_copy(update={"timeline": present.timeline, "changes": present.changes, "packs": present.packs})
+
+
+def write_run(store: LocalStore, run: Run) -> None:
+    """Writes run.json."""
+    write_atomic(store.root / run.path / RUN, (run.model_dump_json(indent=2) + "\n").encode())
+
+
+def _require_same(present: Run, asked: Run, directory: str) -> None:
     if present.identity == asked.identity:
         return
     if present.mixture.id != asked.mixture.id:
+        uri = resolve(directory, present.mixture.uri)
         raise WrongArtifact(
-            f"run {present.name} reads mixture {present.mixture.name}-{short(present.mixture.id)}, not "
-            f"{asked.mixture.name}-{short(asked.mixture.id)}; give --mixture {present.mixture.uri}, or another --name"
+            f"run {present.name} {'began with' if present.changes else 'reads'} mixture {named(present.mixture)}, not "
+            f"{named(asked.mixture)}; give --mixture {uri} (and --continue-with to replace it), or another --name"
         )
     differing = [key for key in ("size", "shape", "seed", "tokens") if getattr(present, key) != getattr(asked, key)]
     raise RecipeError(
@@ -144,6 +183,36 @@ def mixture_reference(mixture: Opened, base: str) -> Reference:
     return Reference(kind="mixture", name=manifest.name, id=manifest.id, uri=relative_uri(mixture.uri, base))
 
 
+def named(mixture: Reference) -> str:
+    """A mixture in messages."""
+    return f"{mixture.name}-{short(mixture.id)}"
+
+
+def open_mixture(directory: str, run: Run, reference: Reference) -> Opened:
+    """A mixture of the run in a directory. Raises ArtifactError, and WrongArtifact if another one is in its place."""
+    mixture = open_artifact(resolve(directory, reference.uri), kind="mixture")
+    if mixture.manifest.id != reference.id:
+        raise WrongArtifact(
+            f"run {run.name} reads mixture {named(reference)}; at {mixture.uri} there is "
+            f"{mixture.manifest.name}-{short(mixture.manifest.id)}. Restore it"
+        )
+    return mixture
+
+
+def mixture_inputs(store: LocalStore, run: Run, path: str) -> dict[str, Reference]:
+    """The mixtures that the order of a run reads, as inputs of the artifact at `path` in the store."""
+    read = {segment.mixture for segment in run.timeline.order.segments}
+    mixtures = {mixture.id: mixture for mixture in run.mixtures if mixture.id in read}.values()
+    names = Counter(mixture.name for mixture in mixtures)
+    base = store.where(run.path)
+    return {
+        mixture.name if names[mixture.name] == 1 else named(mixture): mixture.model_copy(
+            update={"uri": relative_uri(resolve(base, mixture.uri), store.where(path))}
+        )
+        for mixture in mixtures
+    }
+
+
 def checkpoints(store: LocalStore, run: Run) -> Iterator[Checkpoint]:
     """The run's checkpoints, newest first."""
     for name in reversed(store.list(f"{run.path}/checkpoints")):
@@ -153,14 +222,41 @@ def checkpoints(store: LocalStore, run: Run) -> Iterator[Checkpoint]:
 
 
 def newest(store: LocalStore, run: Run) -> Opened | None:
-    """The newest checkpoint that training can go on from. Raises CorruptArtifact if it is not whole.
+    """The newest checkpoint that training can go on from.
 
-    It does not fall back to an older one in silence.
+    It does not fall back to an older one in silence: raises CorruptArtifact if it is not whole, WrongArtifact if it has
+    not read what the run's order says.
     """
     for record in checkpoints(store, run):
         if record.full:
-            return open_artifact(store.where(run.checkpoint_path(record.step)), kind="checkpoint")
+            opened = open_artifact(store.where(run.checkpoint_path(record.step)), kind="checkpoint")
+            _require_own(run, record, opened.uri)
+            return opened
     return None
+
+
+def _require_own(run: Run, record: Checkpoint, where: str) -> None:
+    has, expected = (_segments_before(timeline, record.step) for timeline in (record.timeline, run.timeline))
+    if has == expected:
+        return
+    names = {reference.id: named(reference) for reference in (*record.inputs.values(), *run.mixtures)}
+    read, planned = (
+        ", then ".join(dict.fromkeys(names.get(s.mixture, short(s.mixture)) for s, _ in segments)) or "nothing"
+        for segments in (has, expected)
+    )
+    raise WrongArtifact(
+        f"{where} is not a checkpoint of run {run.name}: up to step {record.step} it has read {read}; the run's order "
+        f"is another, of {planned}. Move it away; the run goes on from the one before"
+    )
+
+
+def _segments_before(timeline: Timeline, step: int) -> list[tuple[Segment, Pace]]:
+    """The segments that the first `step` steps read, as they were planned."""
+    return [
+        (segment.model_copy(update={"cut_after": None}), pace)
+        for segment, pace in zip(timeline.order.segments, timeline.paces, strict=True)
+        if pace.first_step < step
+    ]
 
 
 def rewind(file: Path, step: int) -> None:

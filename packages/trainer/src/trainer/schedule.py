@@ -43,26 +43,33 @@ class Curve:
 
 
 def curves(recipe: TrainRecipe, timeline: Timeline) -> tuple[Curve, ...]:
-    """The schedule of each segment of a run. A phase that continues another has the very same curve."""
+    """The schedule of each segment of a run: that of its phase, whichever mixture it reads."""
+    found = _phase_curves(recipe, timeline)
+    return tuple(found[segment.phase] for segment in timeline.order.segments)
+
+
+def _phase_curves(recipe: TrainRecipe, timeline: Timeline) -> dict[str, Curve]:
+    """The schedule of each phase. A phase that continues another has the very same curve."""
     found: dict[str, Curve] = {}
-    for segment, (name, phase) in enumerate(recipe.phases.items()):
+    steps = timeline.phase_steps()
+    for name, phase in recipe.phases.items():
         schedule = phase.schedule
         if schedule.continues is not None:
             found[name] = found[schedule.continues]
             continue
         assert schedule.shape is not None
         assert schedule.peak is not None
-        first_step = timeline.paces[segment].first_step
+        first_step = steps[name].start
         spans_run = schedule.span == "run"
         found[name] = Curve(
             shape=schedule.shape,
             first_step=first_step,
             warmup_steps=schedule.warmup_steps or 0,
-            steps=timeline.total_steps - first_step if spans_run else timeline.steps(segment),
+            steps=timeline.total_steps - first_step if spans_run else len(steps[name]),
             peak=schedule.peak,
             end=schedule.peak if schedule.end is None else schedule.end,
         )
-    return tuple(found.values())
+    return found
 
 
 def warnings(recipe: TrainRecipe, timeline: Timeline) -> list[str]:
@@ -70,6 +77,6 @@ def warnings(recipe: TrainRecipe, timeline: Timeline) -> list[str]:
     return [
         f"phase {name!r}: {curve.warmup_steps} steps of warm-up, but its schedule has {curve.steps}: "
         f"the learning rate never reaches {curve.peak}"
-        for (name, phase), curve in zip(recipe.phases.items(), curves(recipe, timeline), strict=True)
-        if phase.schedule.continues is None and curve.warmup_steps > curve.steps
+        for name, curve in _phase_curves(recipe, timeline).items()
+        if recipe.phases[name].schedule.continues is None and curve.warmup_steps > curve.steps
     ]

@@ -13,6 +13,7 @@ from manifest.checkpoint import Pace, Timeline
 from manifest.errors import RecipeError
 from manifest.mixture import Mixture
 from manifest.order import OrderRecord, append
+from trainer.packs import Packs, draws_of
 from trainer.recipe import PhaseRecipe, TrainRecipe
 
 Draws = dict[str, dict[str, int]]
@@ -29,20 +30,22 @@ def run_seed(mixture: Mixture, seed: int | None) -> int:
     return seeds.pop()
 
 
-def make_timeline(mixture: Mixture, recipe: TrainRecipe, *, where: str, seed: int, tokens: int | None) -> Timeline:
-    """The timeline of a run. Raises RecipeError, naming `where` (the recipe's file), if the two do not fit."""
-    _require_same_phases(mixture, recipe, where)
+def make_timeline(
+    mixture: Mixture, recipe: TrainRecipe, *, where: str, seed: int, tokens: int | None, packs: Packs | None = None
+) -> Timeline:
+    """The timeline of a run. packs: of its `best_fit` phases; without them, as if these had no padding.
+
+    Raises RecipeError, naming `where` (the recipe's file), if mixture and recipe do not fit.
+    """
+    require_same_phases(mixture, recipe, where)
     draws = scaled_draws({phase.name: dict(phase.draw) for phase in mixture.phases}, mixture.block_tokens, tokens)
-    streams = {
-        name: (mixture.streams[view.stream].id, mixture.streams[view.stream].blocks)
-        for name, view in mixture.views.items()
-    }
     order = OrderRecord(seed=seed, block_tokens=mixture.block_tokens)
     paces: list[Pace] = []
     for name, phase in recipe.phases.items():
         _require_whole_blocks(mixture, name, phase, where)
         first_step = Timeline(order=order, paces=tuple(paces)).total_steps
-        order = append(order, mixture=mixture.id, phase=name, draws=draws[name], streams=streams)
+        taken, streams = draws_of(mixture, phase, draws[name], packs or {})
+        order = append(order, mixture=mixture.id, phase=name, draws=taken, streams=streams)
         paces.append(
             Pace(seq_len=phase.seq_len, windows_per_step=phase.tokens_per_step // phase.seq_len, first_step=first_step)
         )
@@ -58,7 +61,8 @@ def tokens_before(timeline: Timeline, step: int) -> int:
     return total
 
 
-def _require_same_phases(mixture: Mixture, recipe: TrainRecipe, where: str) -> None:
+def require_same_phases(mixture: Mixture, recipe: TrainRecipe, where: str) -> None:
+    """Raises RecipeError, naming `where` (the recipe's file), if the two have other phases or another order of them."""
     learned, read = list(recipe.phases), [phase.name for phase in mixture.phases]
     if learned == read:
         return

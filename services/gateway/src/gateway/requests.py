@@ -39,7 +39,7 @@ from gateway.service import Service
 from manifest.errors import InputError
 from manifest.fields import nearest, validate
 from manifest.identity import digest_of
-from trainer.fit import FitOptions, plan_run
+from trainer.fit import FitOptions, ask
 from trainer.launch import Workers
 from trainer.plan import make_plan
 from trainer.reading import read_yaml
@@ -112,7 +112,8 @@ def understand_run(service: Service, request: RunRequest, caller: str) -> Unders
     uri = service.store.where(path)
     options = FitOptions(resolved, uri, service.store.uri, Workers(None, 1), tokens=request.tokens, seed=request.seed)
     with blaming("recipe", recipe=True):
-        run = plan_run(options, local_store(service.store.uri))
+        local_store(service.store.uri)
+        run = ask(options)
     new = New(
         kind="run",
         name=recipe.name,

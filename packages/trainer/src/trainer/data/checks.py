@@ -20,6 +20,12 @@ def require_readable(mixture: Opened, recipe: TrainRecipe, where: str) -> None:
     assert isinstance(manifest, Mixture)
     rearranged = [drawn for drawn in _drawn(manifest, recipe) if drawn[3].fim is not None]
     for name, phase, view_name, view in rearranged:
+        if phase.packing == "best_fit":
+            raise RecipeError(
+                f"{where}: phases.{name}.packing: found 'best_fit'; view {view_name!r} of mixture {manifest.name} is "
+                "rearranged for fill-in-the-middle, which makes documents longer than the places that were found for "
+                "them. Use `documents`, or a view without fim"
+            )
         if phase.seq_len < LEAST_FIM_WINDOW:
             raise RecipeError(
                 f"{where}: phases.{name}.seq_len: found {phase.seq_len}; view {view_name!r} of mixture {manifest.name} "

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from manifest.artifact import Opened, open_streams
 from manifest.checkpoint import Timeline
+from manifest.corpus import PADDING as NO_DOCUMENT
 from manifest.errors import CorruptArtifact
 from manifest.mixture import Mixture
+from manifest.pack import tokens_id
+from manifest.packed import AnyStream, with_packs
 from trainer.data.fim import COUNTS
 from trainer.data.views import Reader, Reading, open_reader, reading
 from trainer.data.windows import windows
@@ -37,7 +41,8 @@ class StepBatch:
 
     tokens (N, T). weights (N, T − 1): 1 where token t + 1 of a row is learned, 0 where it is not, as in padding. views
     (N,): indices into `StepSource.views`, or PADDING. fim (N, ·): what fill-in-the-middle did, as in `fim.COUNTS`.
-    documents (N, T): the document within its row that each token is of, where none may see another; else None.
+    documents (N, T): the document within its row that each token is of, where none may see another; else None. What is
+    of none, in a window that documents do not fill, is `manifest.corpus.PADDING`.
     """
 
     step: int
@@ -47,6 +52,17 @@ class StepBatch:
     views: npt.NDArray[np.int64]
     fim: npt.NDArray[np.int64]
     documents: npt.NDArray[np.int32] | None = None
+
+    @property
+    def padding(self) -> int:
+        """Tokens that are of no document, in the windows of the rank."""
+        return 0 if self.documents is None else int((self.documents == NO_DOCUMENT).sum())
+
+
+class Readable(Protocol):
+    """What reads steps, by their number."""
+
+    def read(self, step: int) -> StepBatch: ...
 
 
 @dataclass(frozen=True)
@@ -88,16 +104,15 @@ def step_source(
     rank: int,
     world: int,
     phases: Mapping[str, PhaseRecipe] | None = None,
+    packs: Sequence[Opened] = (),
 ) -> StepSource:
-    """A source over an opened mixture. phases: how each is read (default: every token is learned).
+    """A source over an opened mixture, for the steps that read it. phases: how each is read (default: every token is
+    learned). packs: of the run.
 
     Raises ArtifactError if its streams, or a tokenizer that its views need, are not what they were.
     """
-    manifest = mixture.manifest
-    assert isinstance(manifest, Mixture)
-    opened = open_streams(mixture)
-    streams = {manifest.streams[name].id: stream for name, stream in opened.items()}
-    for draw in (draw for segment in timeline.order.segments for draw in segment.draws):
+    streams = order_streams(mixture, timeline, packs)
+    for draw in (draw for segment in timeline.order.segments for draw in segment.draws if draw.stream in streams):
         if draw.stream_blocks != streams[draw.stream].blocks:
             raise CorruptArtifact(
                 f"mixture {mixture.uri}: the shards of view {draw.view} hold {streams[draw.stream].blocks} blocks; the "
@@ -108,13 +123,33 @@ def step_source(
     return StepSource(timeline, reader, readings, view_names(timeline), rank, world)
 
 
+def order_streams(mixture: Opened, timeline: Timeline, packs: Sequence[Opened]) -> dict[str, AnyStream]:
+    """What the timeline reads of a mixture, by its ids in the order: streams, and those laid out by packs.
+
+    packs: of the run; those of other mixtures are left out. Raises ArtifactError as `open_streams`, `open_pack` do.
+    """
+    manifest = mixture.manifest
+    assert isinstance(manifest, Mixture)
+    opened = open_streams(mixture)
+    by_tokens = {manifest.streams[name].id: stream for name, stream in opened.items()}
+    drawn = {stream: opened[name] for stream, name in drawn_streams(manifest, timeline).items()}
+    own = [pack for pack in packs if tokens_id(pack) in by_tokens]
+    return with_packs(by_tokens | drawn, own, manifest.tokenizer.end_of_text)
+
+
+def drawn_streams(mixture: Mixture, timeline: Timeline) -> dict[str, str]:
+    """What a mixture calls each stream, by tokens id in the order, that the timeline's segments draw from it."""
+    own = (segment for segment in timeline.order.segments if segment.mixture == mixture.id)
+    return {draw.stream: mixture.views[draw.view].stream for segment in own for draw in segment.draws}
+
+
 def view_names(timeline: Timeline) -> tuple[str, ...]:
     """The views that a run reads, in order of name."""
     return tuple(sorted({draw.view for segment in timeline.order.segments for draw in segment.draws}))
 
 
 @contextmanager
-def prefetched(source: StepSource, first: int, stop: int, *, depth: int = 4) -> Iterator[Iterator[StepBatch]]:
+def prefetched(source: Readable, first: int, stop: int, *, depth: int = 4) -> Iterator[Iterator[StepBatch]]:
     """The steps [first, stop), read ahead by a thread; at most `depth` of them wait. The thread ends with the block.
 
     What the thread raises is raised where the batch is taken.
@@ -133,7 +168,7 @@ def prefetched(source: StepSource, first: int, stop: int, *, depth: int = 4) -> 
 
 
 def _read_ahead(
-    source: StepSource,
+    source: Readable,
     first: int,
     stop: int,
     ready: queue.Queue[StepBatch | BaseException],

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from manifest.artifact import Opened
 from manifest.checkpoint import Timeline
-from manifest.corpus import TokenStream
+from manifest.corpus import PADDING, Owners
 from manifest.errors import CorruptArtifact
 from manifest.mixture import Mixture
+from manifest.packed import AnyStream
 from trainer.data.fim import COUNTS, Fim
 from trainer.data.windows import Window
 from trainer.recipe import PhaseRecipe
@@ -40,15 +41,16 @@ class Reading:
 
 def reading(phase: PhaseRecipe) -> Reading:
     """What a recipe's phase says of it."""
-    return Reading(answers=phase.loss_on == "answer", documents=phase.packing == "documents")
+    return Reading(answers=phase.loss_on == "answer", documents=phase.packing != "concat")
 
 
 @dataclass(frozen=True)
 class Row:
     """A window as the model sees it.
 
-    tokens (T,). weights (T − 1,): 1 where token t + 1 is learned, else 0. documents (T,): which of the window's
-    documents a token is of, counted from 0. counts: what fill-in-the-middle did, as in `fim.COUNTS`.
+    tokens (T,). weights (T − 1,): 1 where token t + 1 is learned, else 0. documents (T,): where none sees another,
+    which of the window's documents a token is of, counted from 0; PADDING for what is of none. counts: what
+    fill-in-the-middle did, as in `fim.COUNTS`.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -59,9 +61,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads windows. streams by tokens id; fim: what rearranges the windows of a view, for views that have it."""
+    """Reads windows. streams by tokens id, those in bins by their pack's; fim: what rearranges the windows of a view,
+    for views that have it.
+    """
 
-    streams: Mapping[str, TokenStream]
+    streams: Mapping[str, AnyStream]
     fim: Mapping[str, Fim]
     seed: int
     vocab_size: int
@@ -73,15 +77,22 @@ class Reader:
         tokens_T = stream.read(window.start, window.length).astype(np.int64)
         self._require_known(tokens_T, window)
         learned_T = stream.learned(window.start, window.length) if how.answers else np.ones(window.length, bool)
+        documents_T = stream.owners(window.start, window.length) if how.documents else np.zeros(window.length, np.int32)
         counts = UNTOUCHED
         if window.view in self.fim:
             made = self.fim[window.view].rearrange(tokens_T, self._key(window))
             tokens_T, counts = made.tokens, made.counts
             learned_T = np.arange(window.length) < made.length
-        ends_T = tokens_T == self.end_of_text
-        learned = learned_T[1:] & ~ends_T[:-1] if how.documents else learned_T[1:]
-        documents_T = (np.cumsum(ends_T) - ends_T).astype(np.int32)  # an end-of-text is of the document that it ends
+            documents_T = self._documents(tokens_T) if how.documents else documents_T
+        learned_T = learned_T & (documents_T != PADDING)
+        learned = learned_T[1:] & (documents_T[1:] == documents_T[:-1])
         return Row(tokens_T, learned.astype(np.float32), documents_T, counts)
+
+    def _documents(self, tokens_T: npt.NDArray[np.int64]) -> Owners:
+        """The documents of a row that was rearranged: an end-of-text is of the document that it ends."""
+        ends_T = tokens_T == self.end_of_text
+        documents_T: Owners = np.cumsum(ends_T, dtype=np.int32) - ends_T
+        return documents_T
 
     def _key(self, window: Window) -> str:
         where = f"{window.stream}|{window.epoch}|{window.block}|{window.number}"
@@ -96,8 +107,8 @@ class Reader:
             )
 
 
-def open_reader(mixture: Opened, timeline: Timeline, streams: Mapping[str, TokenStream]) -> Reader:
-    """Reads the windows of a run. streams by tokens id. Raises ArtifactError as `open_tokenizer` does."""
+def open_reader(mixture: Opened, timeline: Timeline, streams: Mapping[str, AnyStream]) -> Reader:
+    """Reads the windows of a run. streams as for `Reader`. Raises ArtifactError as `open_tokenizer` does."""
     manifest = mixture.manifest
     assert isinstance(manifest, Mixture)
     return Reader(

@@ -14,7 +14,9 @@ from manifest.order import read
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens [start, start + length) of a stream (its tokens id), read through a view: window `number` of a block."""
+    """Tokens [start, start + length) of a stream (its tokens id, or that of its pack), read through a view: window
+    `number` of a block.
+    """
 
     view: str
     stream: str
