@@ -6,18 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.trainer.model.kinds import KINDS
 from tests.trainer.model.test_decoder import shape
 
 from trainer.loss import window_losses
 from trainer.model.decoder import build
 
-KINDS: list[dict[str, Any]] = [
-    {"position": "alibi"},
-    {"position": "alibi", "heads": 3, "kv_heads": 3},
-    {"position": "rope"},
-    {"position": "rope", "rotary_share": 0.5, "kv_heads": 2},
-    {"position": "rope", "mup": None, "norm": "rmsnorm", "bias": False, "tied": False},
-]
 LENGTHS = [5, 1, 9, 6]
 
 

@@ -24,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     _plan_parser(commands)
     _fit_parser(commands)
     _audit_parser(commands)
+    _export_parser(commands)
     return parser
 
 
@@ -84,6 +85,34 @@ def _audit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     audit.set_defaults(run=_audit)
 
 
+def _export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export",
+        help="a checkpoint as a Hugging Face directory",
+        description="Writes a directory that transformers loads, with the tokenizer of the checkpoint's mixture, and "
+        "prints its path. Where no class of transformers expresses the decoder, one file of code lies beside the "
+        "weights, and loading needs trust_remote_code=True.",
+        epilog="example: trainer export store/runs/…/checkpoints/00000292 --format hf --out export/demo",
+    )
+    export.add_argument("checkpoint", help="<store>/runs/<run>/checkpoints/<step>")
+    export.add_argument("--format", required=True, choices=["hf"], help="hf: a Hugging Face directory")
+    export.add_argument("--out", required=True, type=Path, help="the directory, new or empty")
+    export.add_argument("--bits", type=int, help="4: weights of 4 bits; says what they cost in perplexity")
+    export.add_argument(
+        "--dtype",
+        default="float32",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the weights, or of those that stay whole with --bits (default %(default)s: the same logits)",
+    )
+    export.add_argument(
+        "--heldout-tokens",
+        default="65536",
+        help="with --bits: held-out tokens that the perplexity is measured on, 0 for none (default %(default)s)",
+    )
+    export.add_argument("--without-tokenizer", action="store_true", help="export though the mixture is not there")
+    export.set_defaults(run=_export)
+
+
 def _plan(arguments: argparse.Namespace) -> None:
     from trainer.plan import lines, make_plan
     from trainer.sizes import resolve
@@ -120,17 +149,35 @@ def _audit(arguments: argparse.Namespace) -> None:
         print(line)
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    from trainer.huggingface.export import ExportOptions, export, require_options
+
+    heldout_tokens = _number("--heldout-tokens", arguments.heldout_tokens, least=0)
+    require_options(arguments.bits, arguments.dtype)
+    options = ExportOptions(
+        checkpoint=arguments.checkpoint,
+        out=arguments.out,
+        bits=arguments.bits,
+        dtype=arguments.dtype,
+        tokenizer=not arguments.without_tokenizer,
+        heldout_tokens=heldout_tokens,
+    )
+    print(export(options).uri)
+
+
 def _count(text: str | None) -> int | None:
     """--tokens as a number. Raises RecipeError."""
-    if text is None:
-        return None
+    return None if text is None else _number("--tokens", text, least=1)
+
+
+def _number(flag: str, text: str, *, least: int) -> int:
     try:
         count = parse_count(text)
     except ValueError as error:
-        raise RecipeError(f"--tokens {text}: {error}") from error
+        raise RecipeError(f"{flag} {text}: {error}") from error
     assert isinstance(count, int)
-    if count <= 0:
-        raise RecipeError(f"--tokens {text}: expected more than 0")
+    if count < least:
+        raise RecipeError(f"{flag} {text}: expected {'more than 0' if least == 1 else f'{least} or more'}")
     return count
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -20,6 +21,8 @@ from manifest.progress import PLAIN_EVERY_S, Progress, note, report, span
 from trainer.run import METRICS, Run
 from trainer.timeline import tokens_before
 
+T = TypeVar("T")
+
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -27,6 +30,22 @@ def say(line: str) -> None:
     """One line on stderr."""
     console.print(line, markup=False)
     note(line)
+
+
+def track(items: Iterable[T], *, label: str, total: int, unit: str) -> Iterator[T]:
+    """Passes `items` on, showing how many of `total` are done, and what time is left."""
+    began = said = time.monotonic()
+    with Bar(*Bar.get_default_columns(), console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=total)
+        for done, item in enumerate(items, 1):
+            yield item
+            now = time.monotonic()
+            left_s = (now - began) / done * (total - done)
+            bar.advance(task)
+            report(Progress(stage=label, done=done, total=total, unit=unit, left_s=left_s))
+            if not console.is_terminal and now - said >= PLAIN_EVERY_S:
+                said = now
+                console.print(f"  {label} {done:,}/{total:,}, {span(left_s)} left", markup=False)
 
 
 class Follower:

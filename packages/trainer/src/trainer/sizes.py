@@ -66,7 +66,14 @@ def find_size(sizes: Mapping[str, Any], recipe: str, name: str, *, where: str) -
 
 
 def shape_of(recipe: TrainRecipe, size: Size, vocab_size: int) -> Shape:
-    """The decoder of a recipe at a size. Raises RecipeError if heads do not divide what they must."""
+    """The decoder of a recipe at a size. Raises RecipeError if heads do not divide what they must, or positions end."""
+    limit = recipe.architecture.max_positions
+    for name, phase in recipe.phases.items():
+        if limit is not None and phase.seq_len > limit:
+            raise RecipeError(
+                f"{recipe.name}: phase {name!r} has seq_len {phase.seq_len}, and the decoder learns max_positions "
+                f"{limit}; raise max_positions, or shorten seq_len"
+            )
     if size.head_dim is None and size.width % size.heads:
         raise RecipeError(
             f"size of {recipe.name}: width {size.width} does not divide into {size.heads} heads; set head_dim"

@@ -22,6 +22,21 @@ def open_tokenizer(mixture: Opened) -> Tokenizer:
 
     Raises NotAnArtifact if it is gone, WrongArtifact if another one is in its place, CorruptArtifact if it is damaged.
     """
+    opened = find_tokenizer(
+        mixture,
+        why="has views that are rearranged for fill-in-the-middle when they are read, which needs",
+        advice="Restore it",
+    )
+    record = opened.manifest
+    assert isinstance(record, Artifact)
+    return load_tokenizer(opened.directory / FILE, {shard.path: shard.sha256 for shard in record.shards})
+
+
+def find_tokenizer(mixture: Opened, *, why: str, advice: str) -> Opened:
+    """The artifact of a mixture's tokenizer. why, advice: what the error says if it is gone.
+
+    Raises NotAnArtifact if it is gone, WrongArtifact if another one is in its place.
+    """
     manifest = mixture.manifest
     assert isinstance(manifest, Mixture)
     uri, digest = resolve(mixture.uri, manifest.tokenizer.uri), manifest.tokenizer.digest
@@ -29,8 +44,7 @@ def open_tokenizer(mixture: Opened) -> Tokenizer:
         opened = open_artifact(uri)
     except NotAnArtifact as error:
         raise NotAnArtifact(
-            f"{uri}: there is no tokenizer; mixture {manifest.name} has views that are rearranged for "
-            f"fill-in-the-middle when they are read, which needs the one of digest {short(digest)}. Restore it"
+            f"{uri}: there is no tokenizer; mixture {manifest.name} {why} the one of digest {short(digest)}. {advice}"
         ) from error
     record = opened.manifest
     found = record.digest if isinstance(record, Artifact) else "none"
@@ -39,11 +53,10 @@ def open_tokenizer(mixture: Opened) -> Tokenizer:
             f"{uri} has the digest {short(found)}; mixture {manifest.name} was made with the tokenizer of digest "
             f"{short(digest)}. Restore it, or build the mixture again"
         )
-    assert isinstance(record, Artifact)
-    return _load(opened.directory / FILE, {shard.path: shard.sha256 for shard in record.shards})
+    return opened
 
 
-def _load(file: Path, sha256: Mapping[str, str]) -> Tokenizer:
+def load_tokenizer(file: Path, sha256: Mapping[str, str]) -> Tokenizer:
     if file.name not in sha256:
         raise WrongArtifact(f"{file.parent} has no {file.name}; build the mixture with a tokenizer that has one")
     content = file.read_bytes()

@@ -44,7 +44,7 @@ def role_of(name: str) -> Role:
         return Role.BIAS
     if name.endswith("norm.weight"):
         return Role.GAIN
-    if name in ("embedding.weight", "unembedding.weight"):
+    if name in ("embedding.weight", "unembedding.weight", "position_embedding.weight"):
         return Role.EMBEDDING
     if name.endswith("attention.output.weight"):
         return Role.ATTENTION_OUTPUT

@@ -1,6 +1,7 @@
 """How a decoder knows where a token stands: ALiBi's bias on the scores, or RoPE's rotation of queries and keys.
 
-Shapes: B windows, H heads, T positions, D dimensions of a head, R ≤ D rotated ones.
+Shapes: B windows, H heads, Q queries (the last of T positions, all of them unless there is a cache), D dimensions of a
+head, R ≤ D rotated ones.
 """
 
 from __future__ import annotations
@@ -22,36 +23,65 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes + alibi_slopes(2 * power)[0::2][: heads - power]
 
 
-def alibi_bias(heads: int, length: int, device: torch.device | None = None) -> Tensor:
-    """(1, H, T, T): −slope · distance for keys up to the query, −∞ after it. Added to the scaled scores."""
+def alibi_bias(
+    heads: int, length: int, device: torch.device | None = None, *, first: int = 0, scale: float = 1.0
+) -> Tensor:
+    """(1, H, Q, T): −slope / scale · distance for keys up to the query, −∞ after it. Added to the scaled scores.
+
+    first: the position of the first query. scale: of position interpolation.
+    """
     positions = torch.arange(length, device=device)
-    distance_TT = positions[:, None] - positions[None, :]
-    slopes_H = torch.tensor(alibi_slopes(heads), device=device)
-    bias_HTT = -slopes_H[:, None, None] * distance_TT
-    return bias_HTT.masked_fill(distance_TT < 0, float("-inf"))[None]
+    distance_QT = positions[first:, None] - positions[None, :]
+    slopes_H = torch.tensor(alibi_slopes(heads), device=device) / scale
+    bias_HQT = -slopes_H[:, None, None] * distance_QT
+    return bias_HQT.masked_fill(distance_QT < 0, float("-inf"))[None]
 
 
 def rotary_tables(
-    rotary_dims: int, base: float, length: int, device: torch.device | None = None
+    rotary_dims: int, base: float, length: int, device: torch.device | None = None, *, first: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """cos and sin (T, R): dimension i and i + R/2 turn by position · base^(−2i/R) (Su et al., 2021)."""
+    """cos and sin (Q, R): dimension i and i + R/2 turn by position · base^(−2i/R) (Su et al., 2021)."""
     frequencies = base ** -(torch.arange(0, rotary_dims, 2, device=device).float() / rotary_dims)
-    angles = torch.outer(torch.arange(length, device=device).float(), frequencies)
-    angles_TR = torch.cat([angles, angles], dim=-1)
-    return angles_TR.cos(), angles_TR.sin()
+    angles = torch.outer(torch.arange(first, length, device=device).float(), frequencies)
+    angles_QR = torch.cat([angles, angles], dim=-1)
+    return angles_QR.cos(), angles_QR.sin()
 
 
-def rotate(x_BHTD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
+def rotate(x_BHQD: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
     """Turns the first R dimensions of each head by its position and leaves the rest as they are."""
-    dims = cos_TR.shape[-1]
-    turned, rest = x_BHTD[..., :dims], x_BHTD[..., dims:]
+    dims = cos_QR.shape[-1]
+    turned, rest = x_BHQD[..., :dims], x_BHQD[..., dims:]
     low, high = turned.chunk(2, dim=-1)
-    turned = turned * cos_TR + torch.cat([-high, low], dim=-1) * sin_TR
+    turned = turned * cos_QR + torch.cat([-high, low], dim=-1) * sin_QR
     return torch.cat([turned, rest], dim=-1)
+
+
+def causal(length: int, device: torch.device | None = None, *, first: int = 0) -> Tensor:
+    """(Q, T): the keys up to each query."""
+    positions = torch.arange(length, device=device)
+    return positions[first:, None] >= positions[None, :]
 
 
 def seen(documents_BT: Tensor) -> Tensor:
     """(B, 1, T, T): the keys that a query sees: those up to it, and of its own document."""
-    length = documents_BT.shape[1]
-    causal_TT = torch.ones(length, length, dtype=torch.bool, device=documents_BT.device).tril()
+    causal_TT = causal(documents_BT.shape[1], documents_BT.device)
     return (causal_TT & (documents_BT[:, :, None] == documents_BT[:, None, :]))[:, None]
+
+
+def places_within(documents_BT: Tensor) -> Tensor:
+    """(B, T): the place of each token in its document, from 0."""
+    places_T = torch.arange(documents_BT.shape[1], device=documents_BT.device)
+    begins_BT = torch.ones_like(documents_BT, dtype=torch.bool)
+    begins_BT[:, 1:] = documents_BT[:, 1:] != documents_BT[:, :-1]
+    return places_T - torch.where(begins_BT, places_T, 0).cummax(dim=1).values
+
+
+def seen_from(starts_B: Tensor, length: int, *, first: int = 0) -> Tensor:
+    """(B, 1, Q, T): the keys up to a query, from where its row starts. A query before that sees itself alone.
+
+    (A query that saw nothing would be no number, and through its values those after it.)
+    """
+    keys_T = torch.arange(length, device=starts_B.device)
+    itself_QT = keys_T[first:, None] == keys_T[None, :]
+    begun_B1T = (keys_T[None, :] >= starts_B[:, None])[:, None]
+    return (causal(length, starts_B.device, first=first) & begun_B1T | itself_QT)[:, None]

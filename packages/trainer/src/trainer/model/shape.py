@@ -6,9 +6,9 @@ one. No torch here, so that `trainer plan` answers at once.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from manifest.record import Model
 
@@ -30,10 +30,42 @@ class Mup(Model):
     attention: Literal["1/d", "1/sqrt(d)"] = "1/d"
 
 
-class Architecture(Model):
-    """What kind of decoder; the same at every size. `rotary_share` is the part of each head that RoPE rotates."""
+class Interpolation(Model):
+    """ALiBi beyond the length that was trained: slopes are divided by a scale (Al-Khateeb et al., 2023).
 
-    position: Literal["alibi", "rope"]
+    factor: the scale, for a model that goes on training with it. trained_length: the scale is length / trained_length
+    for what is longer than that, and 1 else, for a model that was trained without.
+    """
+
+    factor: float | None = Field(default=None, ge=1, allow_inf_nan=False)
+    trained_length: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.factor is None) == (self.trained_length is None):
+            raise ValueError("needs either factor or trained_length")
+        return self
+
+    def scale(self, length: int) -> float:
+        """What the slopes of a sequence of `length` tokens are divided by."""
+        if self.factor is not None:
+            return self.factor
+        assert self.trained_length is not None
+        return max(1.0, length / self.trained_length)
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class Architecture(Model):
+    """What kind of decoder; the same at every size. `rotary_share` is the part of each head that RoPE rotates.
+
+    max_positions: rows of the table of a decoder that learns its positions. What is None is left out of identities, so
+    runs of before these fields keep theirs.
+    """
+
+    position: Literal["alibi", "rope", "learned"]
     feedforward: Literal["swiglu", "gelu"]
     norm: Literal["layernorm", "rmsnorm"]
     bias: bool
@@ -43,6 +75,16 @@ class Architecture(Model):
     rotary_base: float = Field(default=10000.0, gt=0)
     init_std: float = Field(default=0.02, gt=0)
     mup: Mup | None = None
+    max_positions: int | None = Field(default=None, gt=0, exclude_if=_is_none)
+    interpolation: Interpolation | None = Field(default=None, exclude_if=_is_none)
+
+    @model_validator(mode="after")
+    def _fields_of_the_position(self) -> Self:
+        if (self.position == "learned") != (self.max_positions is not None):
+            raise ValueError("`position: learned` needs max_positions, and no other position has one")
+        if self.interpolation is not None and self.position != "alibi":
+            raise ValueError(f"interpolation is of ALiBi's slopes; found `position: {self.position}`")
+        return self
 
 
 class Shape(Model):
@@ -70,7 +112,7 @@ class Shape(Model):
     @property
     def embedding_parameters(self) -> int:
         tables = 1 if self.architecture.tied else 2
-        return tables * self.padded_vocab * self.width
+        return (tables * self.padded_vocab + (self.architecture.max_positions or 0)) * self.width
 
     @property
     def layer_parameters(self) -> int:
