@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataproc.decontaminate import kernels
-from dataproc.decontaminate.kernels import NGRAM, WHOLE, Index
+from dataproc.decontaminate.kernels import HEAD, NGRAM, Index
 from dataproc.decontaminate.letters import U32, WORD, Letters, letters
 from dataproc.dedup.cleaning import offsets_of, rows_of
 from dataproc.dedup.group import save
@@ -65,13 +65,13 @@ def words_of(texts: pa.Array) -> Words:
 
 
 def needs(ngram: int) -> I64:
-    """The weights of an n-gram, and of the shortest item that is looked for whole (of an n-gram, if that is less)."""
-    return np.array([WORD * ngram, WORD * min(LEAST, ngram)], np.int64)
+    """The weights of the shortest item that is looked for, and of an n-gram."""
+    return np.array([WORD * min(LEAST, ngram), WORD * ngram], np.int64)
 
 
 def matched(words: Words, ngram: int) -> NDArray[np.int64]:
     """How each item is looked for: its place in MATCHED."""
-    whole, least = needs(ngram)
+    least, whole = needs(ngram)
     weights = words.weights
     return np.where(weights >= whole, 0, np.where(weights >= least, 1, 2))
 
@@ -80,16 +80,16 @@ def make_index(words: Words, ngram: int) -> Index:
     """The index of the items' grams."""
     least = needs(ngram)
     power = kernels.powers(int(least[NGRAM]) + 1)
-    grams, hashes = np.empty((len(words.tokens), 4), np.int64), np.empty(len(words.tokens), np.uint64)
-    made = kernels.grams(words.tokens, words.hashes, words.bounds, least, power, grams, hashes)
-    order = np.argsort(hashes[:made], kind="stable")
-    hashes, (item, first, last, kind) = hashes[order], np.ascontiguousarray(grams[order].T)
+    grams, both = np.empty((len(words.tokens), 4), np.int64), np.empty((len(words.tokens), 2), np.uint64)
+    made = kernels.grams(words.tokens, words.hashes, words.bounds, least, power, grams, both)
+    order = np.argsort(both[:made, NGRAM], kind="stable")
+    hashes, (item, first, last, kind) = both[order, NGRAM], np.ascontiguousarray(grams[order].T)
     ends = np.append(words.tokens[1:, 2], len(words.spelled))
     low, high = words.tokens[first, 2], ends[last - 1]
     starts = kernels.group_starts(words.spelled, hashes, low, high, kind)
     group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, made)))
     kept = _first_of_each(group, item)
-    slots, sieve = _tables(hashes[starts])
+    slots, sieve = _tables(hashes[starts], np.ascontiguousarray(both[order, HEAD]))
     return Index(
         words=words.spelled,
         hashes=hashes[starts],
@@ -115,10 +115,11 @@ def _first_of_each(group: I64, item: I64) -> I64:
     return places[rank < SHARED]
 
 
-def _tables(hashes: U64) -> tuple[I64, U64]:
-    size = 1 << max(4, int(4 * len(hashes)).bit_length())
-    slots, sieve = np.full(size, -1, np.int64), np.zeros(max(1, size // 8), np.uint64)
-    kernels.hash_table(hashes, slots, sieve)
+def _tables(hashes: U64, heads: U64) -> tuple[I64, U64]:
+    """A quarter of the table is taken at most, and a 16th of the bits."""
+    size = 1 << (4 * len(hashes) + 3).bit_length()
+    slots, sieve = np.full(size, -1, np.int64), np.zeros(size // 8, np.uint64)
+    kernels.hash_table(hashes, heads, slots, sieve)
     return slots, sieve
 
 
@@ -141,12 +142,8 @@ class Search:
 
 
 def search_of(index: Index, table: Letters, ngram: int) -> Search:
-    """A search. Items that are looked for whole cost a look at every word, so none is made where there are none."""
     least = needs(ngram)
-    power = kernels.powers(int(least[NGRAM]) + 1)
-    if least[WHOLE] == least[NGRAM]:
-        least[WHOLE] = 0
-    return Search(index, table, least, power)
+    return Search(index, table, least, kernels.powers(int(least[NGRAM]) + 1))
 
 
 def save_index(directory: Path, words: Words, ngram: int) -> None:

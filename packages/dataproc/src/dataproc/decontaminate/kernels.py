@@ -15,21 +15,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataproc.decontaminate.letters import ALONE, CODE, IGNORED, KIND_SHIFT, LETTER, SEVERAL, SPACE, U32, WORD, Letters
-from dataproc.dedup.kernel import I64, U8, U64, kernel
+from dataproc.decontaminate.letters import ALONE, CODE, IGNORED, KIND_SHIFT, LETTER, OTHER, SEVERAL, SPACE, U32, WORD, Letters
+from dataproc.dedup.kernel import I64, U8, U64, kernel, part
 
 HASH, WRITE, COMPARE = 0, 1, 2
 """What becomes of a word's characters beside its hash."""
 RING = 256
 """Words that are remembered; a gram has at most 128."""
-NGRAM, WHOLE = 0, 1
-"""Kinds of grams: so many words; the first ones of an item that is shorter, all of which has to be there."""
+HEAD, NGRAM = 0, 1
+"""Kinds of runs of words: that of the weight of the shortest item, which every gram begins with, and that of an n-gram.
+An item that is shorter than an n-gram is known by its head alone, and all of it has to be there."""
 
 _SEED, _FACTOR = np.uint64(0xCBF29CE484222325), np.uint64(0x9E3779B97F4A7C15)
 _BASE, _MIX = np.uint64(0xD1342543DE82EF93), np.uint64(0xA54FF53A5F1D36F1)
-_WHOLE = np.uint64(0x6A09E667F3BCC909)
-_0, _1, _6, _32, _63 = np.uint64(0), np.uint64(1), np.uint64(6), np.uint64(32), np.uint64(63)
+_HEAD = np.uint64(0x6A09E667F3BCC909)
+_0, _1, _26, _32, _63 = np.uint64(0), np.uint64(1), np.uint64(26), np.uint64(32), np.uint64(63)
 _COLUMNS = 7
+FULL = -1
 
 
 class Index(NamedTuple):
@@ -38,7 +40,8 @@ class Index(NamedTuple):
     hashes, low, high    by group: its hash, and words[low:high], what has to stand there
     postings             by group, one more: where its postings begin
     item, start, end     by posting: the item, and the characters of its text
-    slots, sieve         of the hashes: an open table of the first group of each, or -1; and bits, most of them 0
+    slots                an open table of the first group of each hash, or -1
+    sieve                bits, most of them 0, by the hashes of heads
     items                how many there are
     """
 
@@ -66,16 +69,16 @@ def powers(count: int) -> U64:
     return found
 
 
-@kernel
+@part
 def mixed(h: np.uint64, kind: int) -> np.uint64:
     """A hash for the table, other ones for each kind."""
-    if kind == WHOLE:
-        h ^= _WHOLE
+    if kind == HEAD:
+        h ^= _HEAD
     h = (h ^ (h >> _32)) * _MIX
     return h ^ (h >> _32)
 
 
-@kernel
+@part
 def token(
     data: U8, at: int, end: int, character: int, table: Letters, words: U32, to: int, mode: int
 ) -> tuple[int, int, int, int, int, np.uint64, int, int]:
@@ -86,10 +89,25 @@ def token(
     """
     h, weight, first, start, stop = _SEED, 0, at, character, character
     while at < end:
-        code = np.int64(data[at])
-        width = 1
-        if code >= 0x80:
-            code, width = _code_point(data, at)
+        byte = data[np.uint64(at)]
+        plain = table.plain[byte]
+        if plain < OTHER:
+            if plain:
+                if weight == 0:
+                    first, start, weight = at, character, WORD
+                elif weight == 1:
+                    break
+                h = (h ^ np.uint64(plain)) * _FACTOR
+                if mode == WRITE:
+                    words[to] = plain
+                elif mode == COMPARE and words[to] != plain:
+                    return at, character, first, start, stop, h, -1, to
+                to += 1
+                stop = character + 1
+            at += 1
+            character += 1
+            continue
+        code, width = _code_point(data, at)
         entry = np.int64(table.entries[code])
         kind = entry >> KIND_SHIFT
         if kind == SPACE:
@@ -124,10 +142,12 @@ def token(
     return at, character, first, start, stop, h, weight, to
 
 
-@kernel
+@part
 def _code_point(data: U8, at: int) -> tuple[np.int64, int]:
-    """The code point beyond ASCII at a place in UTF-8, and how many bytes it takes."""
+    """The code point at a place in UTF-8, and how many bytes it takes."""
     first = np.int64(data[at])
+    if first < 0x80:
+        return first, 1
     if first < 0xE0:
         return (first & 0x1F) << 6 | (data[at + 1] & 0x3F), 2
     if first < 0xF0:
@@ -159,9 +179,10 @@ def spell(data: U8, offsets: I64, table: Letters, words: U32, tokens: I64, hashe
 
 @kernel
 def grams(tokens: I64, hashes: U64, bounds: I64, needs: I64, power: U64, out: I64, out_hashes: U64) -> int:
-    """The grams of items: (item, first word, word after the last, kind) and the mixed hash of each.
+    """The grams of items: (item, first word, word after the last, kind) and, in two columns, the mixed hash of each and
+    that of its head.
 
-    needs: weights of an n-gram, and of the shortest item that is looked for whole. Returns how many there are.
+    needs: the weights of both kinds of runs. Returns how many there are.
     """
     made = 0
     for item in range(len(bounds) - 1):
@@ -169,21 +190,26 @@ def grams(tokens: I64, hashes: U64, bounds: I64, needs: I64, power: U64, out: I6
         whole = np.int64(0)
         for i in range(low, high):
             whole += tokens[i, 3]
-        kind = NGRAM if whole >= needs[NGRAM] else WHOLE
-        if whole < needs[kind]:
+        if whole < needs[HEAD]:
             continue
-        h, weight, first = _0, np.int64(0), low
-        for i in range(low, high):
-            h = h * _BASE + hashes[i]
-            weight += tokens[i, 3]
-            while weight >= needs[kind] and (kind == NGRAM or first == low):
-                last = i + 1 if kind == NGRAM else high
-                out[made, 0], out[made, 1], out[made, 2], out[made, 3] = item, first, last, kind
-                out_hashes[made] = mixed(h, kind)
-                made += 1
-                h -= hashes[first] * power[i - first]
-                weight -= tokens[first, 3]
-                first += 1
+        kind = NGRAM if whole >= needs[NGRAM] else HEAD
+        for run in range(2):  # as many runs of either kind begin in an item, or more heads
+            if run > kind:
+                continue
+            h, weight, first, at = _0, np.int64(0), low, made
+            for i in range(low, high):
+                h = h * _BASE + hashes[i]
+                weight += tokens[i, 3]
+                while weight >= needs[run]:
+                    out[at, 0], out[at, 1], out[at, 2], out[at, 3] = item, first, i + 1, kind
+                    out_hashes[at, run] = mixed(h, run)
+                    at += 1
+                    h -= hashes[first] * power[i - first]
+                    weight -= tokens[first, 3]
+                    first += 1
+        if kind == HEAD:
+            out[made, 2], out_hashes[made, NGRAM], at = high, out_hashes[made, HEAD], made + 1
+        made = at
     return made
 
 
@@ -202,7 +228,7 @@ def group_starts(words: U32, hashes: U64, low: I64, high: I64, kinds: I64) -> I6
     found = np.empty(len(hashes), np.int64)
     count = 0
     for i in range(len(hashes)):
-        same = i > 0 and hashes[i] == hashes[i - 1] and kinds[i] == NGRAM and kinds[i - 1] == NGRAM
+        same = i > 0 and hashes[i] == hashes[i - 1] and kinds[i] == kinds[i - 1] == NGRAM
         if not (same and high[i] - low[i] == high[i - 1] - low[i - 1] and same_words(words, low[i], high[i], low[i - 1])):
             found[count] = i
             count += 1
@@ -210,18 +236,19 @@ def group_starts(words: U32, hashes: U64, low: I64, high: I64, kinds: I64) -> I6
 
 
 @kernel
-def hash_table(hashes: U64, slots: I64, sieve: U64) -> None:
-    """Fills the table and the bits. Their lengths are powers of two."""
+def hash_table(hashes: U64, heads: U64, slots: I64, sieve: U64) -> None:
+    """Fills the table by the hashes of groups, ascending, and the bits by those of heads. Lengths are powers of two."""
     mask, bits = np.uint64(len(slots) - 1), np.uint64(len(sieve) - 1)
     for group in range(len(hashes)):
         h = hashes[group]
         if group > 0 and h == hashes[group - 1]:
             continue
-        sieve[(h >> _32) & bits] |= _1 << ((h >> np.uint64(26)) & _63)
         place = h & mask
         while slots[place] >= 0:
             place = (place + _1) & mask
         slots[place] = group
+    for h in heads:
+        sieve[(h >> _32) & bits] |= _1 << ((h >> _26) & _63)
 
 
 @kernel
@@ -230,51 +257,120 @@ def find(data: U8, offsets: I64, table: Letters, index: Index, needs: I64, power
 
     Grams of an item at words that follow one another are one span; its end in the item is the furthest of theirs.
     """
-    found = np.empty((1024, _COLUMNS), np.int64)
-    count = 0
-    last_N3 = np.full((index.items[0], 3), -1, np.int64)  # by item: row, word and span of its last gram
-    ring_hash, ring = np.empty(RING, np.uint64), np.empty((RING, 3), np.int64)
-    h, weight, first = np.zeros(2, np.uint64), np.zeros(2, np.int64), np.zeros(2, np.int64)
-    mask, bits = np.uint64(len(index.slots) - 1), np.uint64(len(index.sieve) - 1)
-    for row in range(len(offsets) - 1):
-        at, end, character, word = offsets[row], offsets[row + 1], 0, 0
-        h[:], weight[:], first[:] = _0, 0, 0
-        while True:
-            at, character, begins, start, _, hashed, weighs, _ = token(
-                data, at, end, character, table, index.words, 0, HASH
-            )
-            if weighs == 0:
-                break
-            place = word & (RING - 1)
-            ring_hash[place] = hashed
-            ring[place, 0], ring[place, 1], ring[place, 2] = begins, start, weighs
-            for kind in range(2):
-                if needs[kind] == 0:
-                    continue
-                h[kind] = h[kind] * _BASE + hashed
-                weight[kind] += weighs
-                while weight[kind] >= needs[kind]:
-                    place = first[kind] & (RING - 1)
-                    key = mixed(h[kind], kind)
-                    if index.sieve[(key >> _32) & bits] >> ((key >> np.uint64(26)) & _63) & _1:
-                        group = _group(index, key, mask)
-                        while 0 <= group < len(index.hashes) and index.hashes[group] == key:
-                            stop = _end_of_match(data, ring[place, 0], end, ring[place, 1], table, index, group)
-                            if stop >= 0:
-                                found, count = _note(
-                                    found, count, row, first[kind], ring[place, 1], stop, index, group, last_N3
-                                )
-                            group += 1
-                    h[kind] -= ring_hash[place] * power[word - first[kind]]
-                    weight[kind] -= ring[place, 2]
-                    first[kind] += 1
-            word += 1
+    found, count, visit = np.empty((1024, _COLUMNS), np.int64), 0, 0
+    ring_hash, ring = np.empty(RING, np.uint64), np.empty((RING, 4), np.int64)
+    last_N3 = np.full((index.items[0], 3), -1, np.int64)  # by item: visit, word and span of its last gram
+    row = 0
+    while row < len(offsets) - 1:
+        made = _find_in_row(
+            data, offsets[row], offsets[row + 1], row, table, index, needs, power, ring_hash, ring, visit, last_N3,
+            found, count,
+        )  # fmt: skip
+        visit += 1
+        if made == FULL:  # once more with twice the room
+            more = np.empty((2 * len(found), _COLUMNS), np.int64)
+            more[:count] = found[:count]
+            found = more
+        else:
+            count = made
+            row += 1
     return found[:count].copy()
 
 
-@kernel
-def _group(index: Index, key: np.uint64, mask: np.uint64) -> int:
+@part
+def _find_in_row(
+    data: U8,
+    at: int,
+    end: int,
+    row: int,
+    table: Letters,
+    index: Index,
+    needs: I64,
+    power: U64,
+    ring_hash: U64,
+    ring: I64,
+    visit: int,
+    last_N3: I64,
+    found: I64,
+    count: int,
+) -> int:
+    """Adds the spans of a row and returns how many there are now, or FULL.
+
+    ring: of the last words, where each begins (byte, character), its weight, and whether a head may begin there.
+    """
+    head_first, gram_first = np.int64(0), np.int64(0)
+    head_weight, gram_weight = np.int64(0), np.int64(0)
+    head, gram = _0, _0
+    head_needs, gram_needs = needs[HEAD], needs[NGRAM]
+    bits = np.uint64(len(index.sieve) - 1)
+    character, word = 0, np.int64(0)
+    while True:
+        at, character, begins, start, _, hashed, weighs, _ = token(
+            data, at, end, character, table, index.words, 0, HASH
+        )
+        if weighs == 0:
+            return count
+        place = np.uint64(word & (RING - 1))
+        ring_hash[place] = hashed
+        ring[place, 0], ring[place, 1], ring[place, 2] = begins, start, weighs
+        head, gram = head * _BASE + hashed, gram * _BASE + hashed
+        head_weight += weighs
+        gram_weight += weighs
+        while head_weight >= head_needs:
+            place = np.uint64(head_first & (RING - 1))
+            key = mixed(head, HEAD)
+            known = index.sieve[(key >> _32) & bits] >> ((key >> _26) & _63) & _1
+            ring[place, 3] = np.int64(known)
+            if known:
+                count = _note_all(data, end, row, head_first, key, table, index, ring, visit, last_N3, found, count)
+                if count == FULL:
+                    return FULL
+            head -= ring_hash[place] * power[np.uint64(word - head_first)]
+            head_weight -= ring[place, 2]
+            head_first += 1
+        while gram_weight >= gram_needs:
+            place = np.uint64(gram_first & (RING - 1))
+            if ring[place, 3]:
+                key = mixed(gram, NGRAM)
+                count = _note_all(data, end, row, gram_first, key, table, index, ring, visit, last_N3, found, count)
+                if count == FULL:
+                    return FULL
+            gram -= ring_hash[place] * power[np.uint64(word - gram_first)]
+            gram_weight -= ring[place, 2]
+            gram_first += 1
+        word += 1
+
+
+@part
+def _note_all(
+    data: U8,
+    end: int,
+    row: int,
+    word: int,
+    key: np.uint64,
+    table: Letters,
+    index: Index,
+    ring: I64,
+    visit: int,
+    last_N3: I64,
+    found: I64,
+    count: int,
+) -> int:
+    """Adds what begins at a word by the groups of a hash whose words stand there. Returns the spans, or FULL."""
+    group = _group(index, key)
+    at, start = ring[word & (RING - 1), 0], ring[word & (RING - 1), 1]
+    while 0 <= group < len(index.hashes) and index.hashes[group] == key and count != FULL:
+        stop = _end_of_match(data, at, end, start, table, index, group)
+        if stop >= 0:
+            count = _note(found, count, row, word, start, stop, index, group, visit, last_N3)
+        group += 1
+    return count
+
+
+@part
+def _group(index: Index, key: np.uint64) -> int:
     """The first group of a hash, or -1."""
+    mask = np.uint64(len(index.slots) - 1)
     place = key & mask
     while index.slots[place] >= 0:
         if index.hashes[index.slots[place]] == key:
@@ -283,7 +379,7 @@ def _group(index: Index, key: np.uint64, mask: np.uint64) -> int:
     return -1
 
 
-@kernel
+@part
 def _end_of_match(data: U8, at: int, end: int, character: int, table: Letters, index: Index, group: int) -> int:
     """The character at which the words of a group end if they stand here; else -1."""
     to, stop = index.low[group], -1
@@ -294,7 +390,7 @@ def _end_of_match(data: U8, at: int, end: int, character: int, table: Letters, i
     return stop
 
 
-@kernel
+@part
 def _note(
     found: I64,
     count: int,
@@ -304,12 +400,13 @@ def _note(
     stop: int,
     index: Index,
     group: int,
+    visit: int,
     last_N3: I64,
-) -> tuple[I64, int]:
+) -> int:
     """Adds the postings of a group: to the spans that the word before is in, or as new ones."""
     for posting in range(index.postings[group], index.postings[group + 1]):
         item = index.item[posting]
-        if last_N3[item, 0] == row and last_N3[item, 1] == word - 1:
+        if last_N3[item, 0] == visit and last_N3[item, 1] == word - 1:
             span = last_N3[item, 2]
             found[span, 3] = max(found[span, 3], stop)
             found[span, 4] = min(found[span, 4], index.start[posting])
@@ -317,12 +414,10 @@ def _note(
             found[span, 6] += 1
         else:
             if count == len(found):
-                more = np.empty((2 * count, _COLUMNS), np.int64)
-                more[:count] = found
-                found = more
+                return FULL
             span = count
             found[span, 0], found[span, 1], found[span, 2], found[span, 3] = row, item, start, stop
             found[span, 4], found[span, 5], found[span, 6] = index.start[posting], index.end[posting], 1
             count += 1
-        last_N3[item, 0], last_N3[item, 1], last_N3[item, 2] = row, word, span
-    return found, count
+        last_N3[item, 0], last_N3[item, 1], last_N3[item, 2] = visit, word, span
+    return count

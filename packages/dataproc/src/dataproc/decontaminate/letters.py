@@ -11,6 +11,7 @@ as 13 words are.
 
     entries[code point]     kind << 24 | SEVERAL | code point that is written, or where in `spelled` it is
     spelled                 how many code points, then these
+    plain[byte]             of ASCII: what is written of a letter or a digit, 0 for what is ignored; else OTHER
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ U32 = NDArray[np.uint32]
 IGNORED, SPACE, LETTER, ALONE, MARK = range(5)
 """Kinds. ALONE: a letter that is a word by itself. MARK: goes on with the word before it, as Indic vowel signs do."""
 KIND_SHIFT, SEVERAL, CODE = 24, 1 << 21, (1 << 21) - 1
+OTHER = 0x80
 WORD = 2
 """The weight of a word; that of an ALONE one is 1."""
 
@@ -53,6 +55,7 @@ _FILLERS = (
 class Letters(NamedTuple):
     entries: U32
     spelled: U32
+    plain: NDArray[np.uint8]
 
 
 @cache
@@ -74,7 +77,10 @@ def letters() -> Letters:
                 entries[code] = kind << KIND_SHIFT | _written(form, spelled)
         elif category[0] == "Z" or category == "Cc":
             entries[code] = SPACE << KIND_SHIFT
-    return Letters(entries, np.array(spelled, np.uint32))
+    plain = np.full(256, OTHER, np.uint8)
+    ascii_ = entries[:OTHER]
+    plain[:OTHER] = np.where(ascii_ >> KIND_SHIFT == SPACE, OTHER, ascii_ & CODE)
+    return Letters(entries, np.array(spelled, np.uint32), plain)
 
 
 def normal(character: str) -> str:
