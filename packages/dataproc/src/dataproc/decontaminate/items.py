@@ -29,13 +29,8 @@ def files_of(name: str, evaluation: Evaluation, raw: str) -> list[RawFile]:
     """The files of an evaluation set, by path as the recipe writes it. Raises DataError if a pattern matches nothing."""
     found: dict[str, RawFile] = {}
     for pattern in evaluation.files:
-        before, root, below = "", raw, pattern
-        if is_local(pattern):
-            parts = pattern.split("/")
-            fixed = next((i for i, part in enumerate(parts[:-1]) if any(m in part for m in _MARKS)), len(parts) - 1)
-            before, below = "/".join(parts[:fixed]) + "/", "/".join(parts[fixed:])
-            root = before
-        opened = RawRoot(root)
+        before, below = split(pattern) if is_local(pattern) else ("", pattern)
+        opened = RawRoot(before or raw)
         matches = opened.match(below)
         if not matches:
             raise DataError(
@@ -44,6 +39,13 @@ def files_of(name: str, evaluation: Evaluation, raw: str) -> list[RawFile]:
             )
         found |= {before + file.path: file.model_copy(update={"path": before + file.path}) for file in matches}
     return [found[path] for path in sorted(found)]
+
+
+def split(pattern: str) -> tuple[str, str]:
+    """The directory of a glob, up to its first part that is one, and the rest."""
+    parts = pattern.split("/")
+    fixed = next((i for i, part in enumerate(parts[:-1]) if any(m in part for m in _MARKS)), len(parts) - 1)
+    return "/".join(parts[:fixed]) + "/", "/".join(parts[fixed:])
 
 
 def items_of(name: str, evaluation: Evaluation, files: Sequence[RawFile]) -> Iterator[Item]:
