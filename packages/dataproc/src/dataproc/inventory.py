@@ -91,9 +91,7 @@ def build_identity(
     more: dict[str, object] = {"without": without} if without else {}
     if evaluations:
         more["evaluations"] = _contents(evaluations)
-    return digest_of(
-        {"recipe": recipe.model_dump(mode="json"), "files": _contents(files), "until": until, **more}
-    )
+    return digest_of({"recipe": recipe.model_dump(mode="json"), "files": _contents(files), "until": until, **more})
 
 
 def _contents(files: Mapping[str, Sequence[RawFile]]) -> dict[str, list[tuple[str, str]]]:

@@ -117,7 +117,7 @@ def _first_of_each(group: I64, item: I64) -> I64:
 
 def _tables(hashes: U64, heads: U64) -> tuple[I64, U64]:
     """A quarter of the table is taken at most, and a 16th of the bits."""
-    size = 1 << (4 * len(hashes) + 3).bit_length()
+    size = 1 << (4 * len(hashes) + 8).bit_length()
     slots, sieve = np.full(size, -1, np.int64), np.zeros(size // 8, np.uint64)
     kernels.hash_table(hashes, heads, slots, sieve)
     return slots, sieve

@@ -15,7 +15,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataproc.decontaminate.letters import ALONE, CODE, IGNORED, KIND_SHIFT, LETTER, OTHER, SEVERAL, SPACE, U32, WORD, Letters
+from dataproc.decontaminate.letters import (
+    ALONE,
+    CODE,
+    IGNORED,
+    KIND_SHIFT,
+    LETTER,
+    OTHER,
+    SEVERAL,
+    SPACE,
+    U32,
+    WORD,
+    Letters,
+)
 from dataproc.dedup.kernel import I64, U8, U64, kernel, part
 
 HASH, WRITE, COMPARE = 0, 1, 2
@@ -229,7 +241,9 @@ def group_starts(words: U32, hashes: U64, low: I64, high: I64, kinds: I64) -> I6
     count = 0
     for i in range(len(hashes)):
         same = i > 0 and hashes[i] == hashes[i - 1] and kinds[i] == kinds[i - 1] == NGRAM
-        if not (same and high[i] - low[i] == high[i - 1] - low[i - 1] and same_words(words, low[i], high[i], low[i - 1])):
+        if not (
+            same and high[i] - low[i] == high[i - 1] - low[i - 1] and same_words(words, low[i], high[i], low[i - 1])
+        ):
             found[count] = i
             count += 1
     return found[:count].copy()

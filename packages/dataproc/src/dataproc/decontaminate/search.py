@@ -205,4 +205,3 @@ def _rows(batch: pa.RecordBatch, rows_S7: NDArray[np.int64], names: pa.Table, sh
         *map(pa.array, numbers),
     ]
     return pa.table(columns, schema=SPANS)
-

@@ -98,16 +98,16 @@ def _write(
         writer.write(kept)
         documents += kept.num_rows
         text_bytes += int(pc.sum(pc.binary_length(kept["text"])).as_py() or 0)
-    return Written(
-        shards=writer.close(), documents=documents, text_bytes=text_bytes, short=short, contaminated=struck
-    )
+    return Written(shards=writer.close(), documents=documents, text_bytes=text_bytes, short=short, contaminated=struck)
 
 
 def _ids_of(lists: Sequence[Path], source: str) -> pa.Array:
     """The ids of a source that lists of (id, source) hold."""
     tables = [rows_of(path, ["id", "source"]) for path in lists]
     found = [table["id"].filter(pc.equal(table["source"], source)) for table in tables]
-    return pa.chunked_array([pa.array([], pa.string()), *(chunk for ids in found for chunk in ids.chunks)]).combine_chunks()
+    return pa.chunked_array(
+        [pa.array([], pa.string()), *(chunk for ids in found for chunk in ids.chunks)]
+    ).combine_chunks()
 
 
 def is_long(texts: pa.Array, min_chars: int) -> NDArray[np.bool_]:

@@ -113,7 +113,15 @@ class Pipeline:
         }
         if self.until == "tokens":
             return list(tokens.values())
-        needed = [tokenizer, heldout, found, *tokens.values(), *documents.values(), *ledgers.values(), *deduped.values()]
+        needed = [
+            tokenizer,
+            heldout,
+            found,
+            *tokens.values(),
+            *documents.values(),
+            *ledgers.values(),
+            *deduped.values(),
+        ]
         if any(isinstance(item, Planned) for item in needed):
             return [self.build.plan("mixtures", self.recipe.name)]
         counts = retention(self.recipe, documents, ledgers, heldout, deduped, tokens)

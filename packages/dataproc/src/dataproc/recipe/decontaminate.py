@@ -60,7 +60,9 @@ class Decontaminate(RecipeModel):
     def _plain_names(cls, against: dict[str, Evaluation]) -> dict[str, Evaluation]:
         for name in against:
             if not PLAIN_NAME(name) or name in RESERVED:
-                raise ValueError(f"evaluation set {name!r}: use letters, digits, '_', '.' and '-', and no name of {RESERVED}")
+                raise ValueError(
+                    f"evaluation set {name!r}: use letters, digits, '_', '.' and '-', and no name of {RESERVED}"
+                )
         return against
 
 
