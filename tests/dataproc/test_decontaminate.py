@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,36 +28,30 @@ QUESTIONS = [
     "Who wrote the oldest book about whales really?",
     "Why not?",
 ]
-ANSWERS = ["She sold 48/2 = 24 clips in May, so 72 in all.", "luster", "", ""]
+ANSWER = "She sold 48/2 = 24 clips in May, so 72 in all."
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory, write_jsonl: Make, words: Make) -> Path:
-    """Two sources of unlike documents, some of which hold items, near-duplicates among them; and two evaluation sets."""
+    """Two sources of unlike documents, some with items in them, some near-duplicates; and two evaluation sets."""
     root = tmp_path_factory.mktemp("raw")
     texts = {f"{s}{i}": " ".join(words(100 * s_number + i, 60)) for s_number, s in enumerate("ab") for i in range(12)}
     texts["a1"] += " " + QUESTIONS[0].upper()
     texts["a2"] = f"{QUESTIONS[1]} {texts['a2']} {QUESTIONS[2]}"
     texts["b3"] += " ".join(QUESTIONS[0].split()[:12])  # a word short of a gram
-    texts["b4"] += f" x {QUESTIONS[0]} {ANSWERS[0]}"
+    texts["b4"] += f" x {QUESTIONS[0]} {ANSWER}"
     # Two clusters: of one the survivor is contaminated, of the other a document that dedup removes.
     texts["a8"] = " ".join(words(500, 200)) + f" {QUESTIONS[1]}"
     texts["b8"] = texts["a8"].replace("mineral", "stone").replace("looking", "gazing")
-    texts["a9"] = " ".join(words(501, 200)) + f" {QUESTIONS[1]}".replace("mineral", "stone").replace(
-        "looking", "gazing"
-    )
+    texts["a9"] = " ".join(words(501, 200)) + texts["b8"][-len(QUESTIONS[1]) + 1 :]
     texts["b9"] = texts["a9"].replace("stone", "mineral").replace("gazing", "looking")
     for source in "ab":
-        parts = [
-            [{"id": i, "text": t} for i, t in texts.items() if i[0] == source and int(i[1:]) % 2 == n] for n in (0, 1)
-        ]
-        for number, part in enumerate(parts):
-            write_jsonl(root / source / f"{number}.jsonl", part)
-    sums = [{"question": q, "answer": a, "n": n} for n, (q, a) in enumerate(zip(QUESTIONS[:1], ANSWERS, strict=False))]
-    write_jsonl(root / "eval" / "sums" / "test.jsonl", sums)
-    asked = [
-        {"q": {"stem": q}, "choices": [{"text": "x"}, {"text": 5}], "key": f"k{n}"} for n, q in enumerate(QUESTIONS[1:])
-    ]
+        records = [{"id": i, "text": text} for i, text in texts.items() if i[0] == source]
+        for number in range(2):
+            write_jsonl(root / source / f"{number}.jsonl", records[number::2])
+    write_jsonl(root / "eval" / "sums" / "test.jsonl", [{"question": QUESTIONS[0], "answer": ANSWER}])
+    choices = [{"said": "x"}, {"said": 5}]
+    asked = [{"q": {"stem": q}, "key": f"k{n}", "more": choices} for n, q in enumerate(QUESTIONS[1:])]
     write_jsonl(root / "eval" / "asked" / "part.jsonl", asked)
     return root
 
@@ -88,6 +83,14 @@ def built(tmp_path_factory: pytest.TempPathFactory, asking: Make, raw: Path, bui
     return build(asking(), raw, tmp_path_factory.mktemp("built"))
 
 
+@pytest.fixture
+def written(tmp_path: Path, asking: Make) -> Path:
+    """The recipe as a file."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(asking().model_dump(mode="json", exclude_none=True)))
+    return path
+
+
 def kept(built: Any) -> set[str]:
     return set.union(*(built.ids("deduped", name) for name in "ab"))
 
@@ -115,7 +118,7 @@ def test_spans_say_which_words_of_a_document_are_which_of_an_item(built: Any, ra
         assert plain(matched) == plain(item["text"][span["item_start"] : span["item_end"]])
         assert span["item"] == item["item"]
     (both,) = [span for span in spans if span["id"] == "b/b4"]
-    assert (both["item_start"], both["item_end"]) == (0, len(f"{QUESTIONS[0]}\n{ANSWERS[0]}") - 1)
+    assert (both["item_start"], both["item_end"]) == (0, len(f"{QUESTIONS[0]}\n{ANSWER}") - 1)
     assert sorted(span["item"] for span in spans if span["id"] == "a/a2") == ["k0", "k1"]
     assert [item["matched"] for item in items] == ["n-grams", "n-grams", "whole", "skipped"]
 
@@ -171,7 +174,8 @@ def test_what_is_held_out_is_the_same_and_reported_too(
     plain = build(asking("none", against={}, holdout=holdout), raw, built.store.root)
     assert cleaned.artifact("heldout", "all").uri == plain.artifact("heldout", "all").uri
     held = cleaned.ids("heldout", "all", "heldout")
-    assert held & CONTAMINATED and CONTAMINATED - held
+    assert held & CONTAMINATED
+    assert CONTAMINATED - held
     assert {span["id"] for span in cleaned.rows("contamination", "all", "spans")} == CONTAMINATED
     rows = cleaned.mixture.summary["sources"]
     assert sum(row["contaminated"] for row in rows.values()) == len(
@@ -237,32 +241,26 @@ def test_workers_and_shards_do_not_matter(
     assert build(asking(), raw, tmp_path / "batches").id == built.id
 
 
-def test_a_killed_search_goes_on(
-    tmp_path: Path, zygote: Any, asking: Make, raw: Path, built: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(json.dumps(asking().model_dump(mode="json", exclude_none=True)))
-    command = ["build", path, "--raw", raw, "--until", "deduped", "--out"]
-    total = zygote.run(*command, tmp_path / "whole")
-    assert total.code == 0
-    expected = [open_artifact(uri).manifest.id for uri in total.stdout.split()]
-    assert expected == [built.artifact("deduped", name).manifest.id for name in "ab"]
-    zygote.run(*command[:-2], "clusters", "--out", tmp_path / "clusters")
-    step = max(1, total.calls // 12)
-    for moment in range(step, total.calls, step):
-        store = tmp_path / str(moment)
+def test_a_killed_search_goes_on(tmp_path: Path, zygote: Any, written: Path, raw: Path, built: Any) -> None:
+    command = ["build", written, "--raw", raw, "--until", "contamination", "--out"]
+    ready = tmp_path / "ready"
+    for kind in ("documents", "signatures", ".cache"):
+        shutil.copytree(built.store.root / kind, ready / kind)
+    whole = shutil.copytree(ready, tmp_path / "whole")
+    done = zygote.run(*command, whole)
+    expected = built.artifact("contamination", "all").manifest.id
+    assert open_artifact(done.stdout.strip()).manifest.id == expected
+    for moment in (2, done.calls // 3, 2 * done.calls // 3, done.calls - 1):
+        store = shutil.copytree(ready, tmp_path / str(moment))
         assert zygote.run(*command, store, kill_at=moment).code == -9
-        again = zygote.run(*command, store)
-        assert [open_artifact(uri).manifest.id for uri in again.stdout.split()] == expected
+        assert open_artifact(zygote.run(*command, store).stdout.strip()).manifest.id == expected
 
 
 # ---- what is said
 
 
-def test_a_dry_run_names_the_stage_and_the_sets(tmp_path: Path, zygote: Any, asking: Make, raw: Path) -> None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(json.dumps(asking().model_dump(mode="json", exclude_none=True)))
-    plan = zygote.run("build", path, "--raw", raw, "--out", tmp_path / "store", "--dry-run")
+def test_a_dry_run_names_the_stage_and_the_sets(tmp_path: Path, zygote: Any, written: Path, raw: Path) -> None:
+    plan = zygote.run("build", written, "--raw", raw, "--out", tmp_path / "store", "--dry-run")
     assert plan.code == 0
     assert "contamination/all: would be built" in plan.stderr
     assert "contaminated/all: would be built" in plan.stderr
@@ -291,7 +289,8 @@ def test_a_changed_evaluation_file_is_another_build(
 
 
 def test_the_card_shows_documents_beside_items(built: Any) -> None:
-    (card,) = (built.store.root / "cards").glob("*")
+    cards = (built.store.root / "cards").glob("*")
+    (card,) = [card for card in cards if json.loads((card / "card.json").read_text())["id"] == built.id]
     page, text = (card / "index.html").read_text(), (card / "README.md").read_text()
     found = json.loads((card / "card.json").read_text())["decontamination"]
     assert {sample["evaluation"] for sample in found["samples"]} == {"sums", "asked"}
@@ -327,7 +326,9 @@ def test_local_paths_are_as_the_shell_has_them(
     }
 
 
-def test_answers_and_tombstones(tmp_path: Path, asking: Make, raw: Path, build: Make, built: Any) -> None:
+def test_what_falls_under_a_tombstone_is_not_looked_at(
+    tmp_path: Path, asking: Make, raw: Path, build: Make, built: Any
+) -> None:
     stones = Stones.of([Tombstone(document="a/a1")])
     without = build(asking(), raw, built.store.root, without=stones)
     assert {row["id"] for row in without.rows("contamination", "all", "spans")} == CONTAMINATED - {"a/a1"}

@@ -25,8 +25,8 @@ def retention(
     of which only answers are learned: documents, tokens, those that are learned, prompts that are too long}}.
 
     A document is counted once: unreadable, unanswered (named only of sources with answers), short, tombstoned (named
-    only where there are any), duplicate (within its source or of another), held out (or near a held-out one), contaminated
-    (named only where such documents are removed), or kept.
+    only where there are any), duplicate (within its source or of another), held out (or near a held-out one),
+    contaminated (named only where such documents are removed), or kept.
     Where short documents take part in dedup, those that it removed count as duplicates.
     """
     removed = _removed(ledgers)

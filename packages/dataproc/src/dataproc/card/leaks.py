@@ -1,4 +1,4 @@
-"""A mixture that was held against evaluation sets → what its card says of that, with a few documents beside the items."""
+"""A mixture that was held against evaluation sets → what its card says of it, a few documents beside the items."""
 
 from __future__ import annotations
 

@@ -116,8 +116,8 @@ class Leak(Model):
 
 
 class EvaluationCard(Model):
-    """An evaluation set: items; those that are looked for whole, or not at all, as too short; those that were found, and
-    in how many documents, by source too.
+    """An evaluation set: items; those that are looked for whole, or not at all, as too short; those that were found,
+    and in how many documents, by source too.
     """
 
     name: str

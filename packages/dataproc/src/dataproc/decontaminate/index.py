@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -158,11 +159,11 @@ def save_index(directory: Path, words: Words, ngram: int) -> None:
 def load_search(directory: Path) -> Search:
     """The search, its arrays mapped. (Mode "c", for kernels take no read-only arrays beside others.)"""
 
-    def mapped(name: str) -> NDArray[np.generic]:
+    def mapped(name: str) -> Any:
         return np.asarray(np.load(directory / f"{name}.npy", mmap_mode="c"))
 
-    index, table = (of(*map(mapped, of._fields)) for of in (Index, Letters))
-    return search_of(index, table, int(np.load(directory / "ngram.npy")[0]))
+    index = Index(*map(mapped, Index._fields))
+    return search_of(index, Letters(*map(mapped, Letters._fields)), int(mapped("ngram")[0]))
 
 
 def search_for(texts: Sequence[str], ngram: int) -> Search:

@@ -26,7 +26,7 @@ class Item(NamedTuple):
 
 
 def files_of(name: str, evaluation: Evaluation, raw: str) -> list[RawFile]:
-    """The files of an evaluation set, by path as the recipe writes it. Raises DataError if a pattern matches nothing."""
+    """The files of an evaluation set, by path as the recipe has it. Raises DataError if a pattern matches nothing."""
     found: dict[str, RawFile] = {}
     for pattern in evaluation.files:
         before, below = split(pattern) if is_local(pattern) else ("", pattern)
@@ -84,13 +84,13 @@ def _id(name: str, file: RawFile, line: int, record: Mapping[str, Any], field: s
     if isinstance(value, str | int) and not isinstance(value, bool):
         return str(value)
     raise DataError(
-        f"evaluation set {name!r}: {file.uri}:{line}: the id {field!r} is {value!r}; expected a string or a whole number "
-        f"(fields: {', '.join(record)})"
+        f"evaluation set {name!r}: {file.uri}:{line}: the id {field!r} is {value!r}; expected a string or a whole "
+        f"number (fields: {', '.join(record)})"
     )
 
 
 def _values(record: Any, field: str) -> Iterator[Any]:
-    """What a field holds, itself or through the mappings and lists that its dots go into; nothing if it is not there."""
+    """What a field holds, itself or through the mappings and lists that its dots go into; nothing if it is absent."""
     if isinstance(record, list):
         for member in record:
             yield from _values(member, field)

@@ -5,8 +5,8 @@ every word, and it is the same run wherever these words stand. Its hash is that 
 
     w₁ · BASEᵏ⁻¹ + … + wₖ · BASE⁰ mod 2⁶⁴, mixed
 
-which the next one gets by two multiplications. A hash that is known is never trusted: the words themselves are read again
-and compared with the item's, character by character.
+which the next one gets by two multiplications. A hash that is known is never trusted: the words themselves are read
+again and compared with the item's, character by character.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def grams(tokens: I64, hashes: U64, bounds: I64, needs: I64, power: U64, out: I6
 @kernel
 def same_words(words: U32, low: int, high: int, other: int) -> bool:
     """Whether words[low:high] stands at `other` too."""
-    for i in range(high - low):
+    for i in range(high - low):  # noqa: SIM110 - kernels have no generators
         if words[low + i] != words[other + i]:
             return False
     return True
@@ -360,7 +360,7 @@ def _note_all(
     data: U8,
     end: int,
     row: int,
-    word: int,
+    word: np.int64,
     key: np.uint64,
     table: Letters,
     index: Index,
@@ -388,7 +388,7 @@ def _group(index: Index, key: np.uint64) -> int:
     place = key & mask
     while index.slots[place] >= 0:
         if index.hashes[index.slots[place]] == key:
-            return index.slots[place]
+            return int(index.slots[place])
         place = (place + _1) & mask
     return -1
 
@@ -409,7 +409,7 @@ def _note(
     found: I64,
     count: int,
     row: int,
-    word: int,
+    word: np.int64,
     start: int,
     stop: int,
     index: Index,

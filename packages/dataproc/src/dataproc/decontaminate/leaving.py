@@ -2,9 +2,9 @@
 
 in:  contamination/all, ledger/<group>…     out: contaminated/all: id, source, because (a contaminated document)
 
-A document leaves if it is contaminated, or if a document of its cluster is: it stands for all of them, and whoever wrote
-another copy may have changed just the words that were looked for. So it does not matter which one dedup has kept. The
-others of the cluster are in the ledger, and leave as duplicates. Where nothing is deduplicated, there are no clusters.
+A document leaves if it is contaminated, or if a document of its cluster is: it stands for all of them, and whoever
+wrote another copy may have changed just the words that were looked for. So it does not matter which one dedup has kept.
+The others of the cluster are in the ledger, and leave as duplicates. Where nothing is deduplicated there is no cluster.
 """
 
 from __future__ import annotations

@@ -95,9 +95,9 @@ def _check_length(
     if not (ours & (kinds < MATCHED.index("skipped"))).any():
         longest = int(np.diff(words.bounds)[ours].max(initial=0))
         raise DataError(
-            f"evaluation set {name!r}: none of its {ours.sum():,} items is long enough to be looked for: {min(LEAST, ngram)} "
-            f"words are needed, and the longest has {longest} in {', '.join(evaluation.fields)}. Name more of its fields in "
-            "the recipe's decontaminate.against, or leave the set out"
+            f"evaluation set {name!r}: none of its {ours.sum():,} items is long enough to be looked for: "
+            f"{min(LEAST, ngram)} words are needed, and the longest has {longest} in {', '.join(evaluation.fields)}. "
+            "Name more of its fields in the recipe's decontaminate.against, or leave the set out"
         )
 
 

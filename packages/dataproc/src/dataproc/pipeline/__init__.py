@@ -32,7 +32,9 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Inventory:
-    """The raw files of each source and of each evaluation set, with their hashes, and the identity of the build that they make with the recipe."""
+    """The raw files of each source and of each evaluation set, with their hashes, and the identity of the build that
+    they make with the recipe.
+    """
 
     files: dict[str, list[RawFile]]
     evaluations: dict[str, list[RawFile]]

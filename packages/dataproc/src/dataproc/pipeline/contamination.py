@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dataproc import progress
 from dataproc.decontaminate import leaving, search
@@ -24,10 +25,10 @@ def items(context: Context, evaluations: Mapping[str, Sequence[RawFile]]) -> pa.
         return None
     found = search.read_items(recipe, evaluations, ftfy=context.recipe.clean.ftfy)
     for name, files in evaluations.items():
-        kinds = [kind for of, kind in zip(*found.select(["evaluation", "matched"]).to_pydict().values()) if of == name]
+        kinds = found.filter(pc.field("evaluation") == name)["matched"].to_pylist()
         progress.say(
-            f"evaluation set {name}: {len(kinds):,} items in {len(files):,} files; {kinds.count('whole'):,} are shorter "
-            f"than {recipe.ngram} words and looked for whole, {kinds.count('skipped'):,} too short to be looked for"
+            f"evaluation set {name}: {len(kinds):,} items in {len(files):,} files; {kinds.count('whole'):,} are "
+            f"shorter than {recipe.ngram} words and looked for whole, {kinds.count('skipped'):,} too short to be looked for"
         )
     return found
 
