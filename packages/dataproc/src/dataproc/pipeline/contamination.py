@@ -27,8 +27,8 @@ def items(context: Context, evaluations: Mapping[str, Sequence[RawFile]]) -> pa.
     for name, files in evaluations.items():
         kinds = found.filter(pc.field("evaluation") == name)["matched"].to_pylist()
         progress.say(
-            f"evaluation set {name}: {len(kinds):,} items in {len(files):,} files; {kinds.count('whole'):,} are "
-            f"shorter than {recipe.ngram} words and looked for whole, {kinds.count('skipped'):,} too short to be looked for"
+            f"evaluation set {name}: {len(kinds):,} items in {len(files):,} files; {kinds.count('whole'):,} have "
+            f"less than {recipe.ngram} words and are looked for whole, {kinds.count('skipped'):,} are too short"
         )
     return found
 
