@@ -5,6 +5,7 @@ normalize ─► sign ─► cluster (per group) ─► keep (ledger) ─┐
     └──────────────────────────────────────────────────────┘
 └───── texts ─────┘└──────────────────── near ────────────────────┘└────────── training ──────────┘
 
+Evaluation items are looked for in all documents (contamination.py); what holds them leaves in `dedupe`.
 Given tombstones, what comes after `sign` sees no document that falls under one (dedup/removal.py).
 """
 
