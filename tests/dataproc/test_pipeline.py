@@ -185,7 +185,8 @@ def copied(built: Any, tmp_path: Path) -> Path:
     """A copy of the store, without what comes after documents and signatures."""
     shutil.copytree(built.store.root, tmp_path / "store")
     for kind in STAGES[2:]:
-        shutil.rmtree(tmp_path / "store" / kind)
+        if (tmp_path / "store" / kind).exists():
+            shutil.rmtree(tmp_path / "store" / kind)
     return tmp_path / "store"
 
 

@@ -51,12 +51,14 @@ class Gatekeeper:
         """Raises DataError if a source lost a larger share of its documents than `max_source_loss`."""
         had, kept, allowed = int(before["documents"]), int(after["documents"]), self.gates.max_source_loss
         if had and 1 - kept / had > allowed:
+            struck = int(after.get("contaminated", 0))
+            did = f"dedup, hold-out and decontamination ({struck:,})" if struck else "dedup and hold-out"
             self._trip(
                 "max_source_loss",
                 f"deduped/{source}",
                 round(1 - kept / had, 6),
                 allowed,
-                f"dedup and hold-out leave {kept:,} of {had:,} documents of source {source!r}; the recipe allows a "
+                f"{did} leave {kept:,} of {had:,} documents of source {source!r}; the recipe allows a "
                 f"loss of {allowed:.0%}. Raise dedup.threshold, or put the source earlier in the recipe; if the loss "
                 "is right, raise dedup.gates.max_source_loss",
             )

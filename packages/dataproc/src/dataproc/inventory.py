@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dataproc import progress
+from dataproc.decontaminate.items import files_of
 from dataproc.raw import RawFile, RawRoot, sha256_of, tasks
 from dataproc.recipe import DataRecipe
 from dataproc.stage import Build, start
@@ -21,17 +22,24 @@ from manifest.record import Model
 from manifest.store import LocalStore, write_atomic
 
 CACHE = ".cache"
+BEFORE_EVALUATIONS = ("documents", "signatures")
+"""Builds that end here read no evaluation file."""
+NONE: Mapping[str, Sequence[RawFile]] = {}
 HASHING = "hashing raw files"
 """The stage that listeners hear of."""
 
 
 def inventory(recipe: DataRecipe, raw: str, build: Build) -> dict[str, list[RawFile]]:
     """The files of each source. Raises DataError if a source has none, InputError if `raw` cannot be opened."""
-    root = RawRoot(raw)
-    files = {name: root.files(name, source) for name, source in recipe.sources.items()}
+    files = listing(recipe, raw)
     size = sum(file.bytes for found in files.values() for file in found)
     count = sum(len(found) for found in files.values())
     progress.say(f"{recipe.name}: {len(files)} sources, {count:,} raw files, {size / 1e6:,.1f} MB")
+    return with_hashes(files, build)
+
+
+def with_hashes(files: Mapping[str, Sequence[RawFile]], build: Build) -> dict[str, list[RawFile]]:
+    """Files by name, each with its SHA-256, which is known or is made."""
     known = _read(build)
     unknown = [file for found in files.values() for file in found if _key(file) not in known]
     known |= {_key(file): file.sha256 for file in _hash(unknown, build)}
@@ -48,23 +56,46 @@ def listing(recipe: DataRecipe, raw: str) -> dict[str, list[RawFile]]:
     return {name: root.files(name, source) for name, source in recipe.sources.items()}
 
 
-def listing_key(recipe: DataRecipe, files: dict[str, list[RawFile]], until: str) -> str:
+def evaluation_listing(recipe: DataRecipe, raw: str, until: str) -> dict[str, list[RawFile]]:
+    """The evaluation files by set, not hashed; none if a build up to `until` does not read them. Raises DataError."""
+    if recipe.decontaminate is None or until in BEFORE_EVALUATIONS:
+        return {}
+    return {name: files_of(name, one, raw) for name, one in recipe.decontaminate.against.items()}
+
+
+def listing_key(
+    recipe: DataRecipe, files: dict[str, list[RawFile]], until: str, evaluations: Mapping[str, Sequence[RawFile]] = NONE
+) -> str:
     """A digest of what a build would read, by name, size and time of change, and of what it would make of it.
 
     Equal keys mean the same build; the same build may have another key where files were touched or copied.
     """
     keys = {name: [_key(file) for file in found] for name, found in files.items()}
-    return digest_of({"recipe": recipe.model_dump(mode="json"), "files": keys, "until": until})
+    more = {"evaluations": {name: [_key(file) for file in found] for name, found in evaluations.items()}}
+    return digest_of(
+        {"recipe": recipe.model_dump(mode="json"), "files": keys, "until": until, **(more if evaluations else {})}
+    )
 
 
-def build_identity(recipe: DataRecipe, files: dict[str, list[RawFile]], until: str, without: str = "") -> str:
+def build_identity(
+    recipe: DataRecipe,
+    files: dict[str, list[RawFile]],
+    until: str,
+    without: str = "",
+    evaluations: Mapping[str, Sequence[RawFile]] = NONE,
+) -> str:
     """The digest of what makes a build that build: the recipe and the content of its raw files, wherever they lie.
 
     without: the digest of its tombstones, if it has any.
     """
-    content = {name: [(file.path, file.sha256) for file in found] for name, found in files.items()}
-    tombstones = {"without": without} if without else {}
-    return digest_of({"recipe": recipe.model_dump(mode="json"), "files": content, "until": until, **tombstones})
+    more: dict[str, object] = {"without": without} if without else {}
+    if evaluations:
+        more["evaluations"] = _contents(evaluations)
+    return digest_of({"recipe": recipe.model_dump(mode="json"), "files": _contents(files), "until": until, **more})
+
+
+def _contents(files: Mapping[str, Sequence[RawFile]]) -> dict[str, list[tuple[str, str]]]:
+    return {name: [(file.path, file.sha256) for file in found] for name, found in files.items()}
 
 
 class Hashed(Model):

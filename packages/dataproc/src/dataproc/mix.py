@@ -55,6 +55,7 @@ def mixture(
     tokens: Mapping[str, Opened],
     tokenizer: Opened,
     heldout: Opened | None,
+    contamination: Opened | None = None,
     base: str,
     summary: dict[str, object],
 ) -> Mixture:
@@ -79,6 +80,8 @@ def mixture(
     inputs["tokenizer"] = _reference(tokenizer, base)
     if heldout is not None:
         inputs["heldout"] = _reference(heldout, base)
+    if contamination is not None:
+        inputs["contamination"] = _reference(contamination, base)
     return Mixture(
         name=recipe.name,
         tokenizer=Tokenizer(

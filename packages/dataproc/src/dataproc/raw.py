@@ -65,7 +65,7 @@ class RawRoot:
         """The files of a source, sorted by path. Raises DataError if a pattern matches nothing."""
         found: dict[str, RawFile] = {}
         for pattern in source.files:
-            matches = self._match(pattern)
+            matches = self.match(pattern)
             if not matches:
                 raise DataError(
                     f"source {name!r}: no file matches {pattern!r} under {self.uri}; correct 'files' in the recipe, "
@@ -74,7 +74,8 @@ class RawRoot:
             found |= {file.path: file for file in matches}
         return [found[path] for path in sorted(found)]
 
-    def _match(self, pattern: str) -> list[RawFile]:
+    def match(self, pattern: str) -> list[RawFile]:
+        """The files that a glob matches. Raises InputError if the directory cannot be listed."""
         parts = pattern.split("/")
         fixed = next((i for i, part in enumerate(parts) if any(mark in part for mark in "*?[")), len(parts) - 1)
         top = "/".join([self.base, *parts[:fixed]])

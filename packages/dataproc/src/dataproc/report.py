@@ -26,6 +26,7 @@ COLUMNS = (
     ("duplicate\nacross", "duplicates_across"),
     ("held\nout", "heldout"),
     ("near\nthem", "near_heldout"),
+    ("contam-\ninated", "contaminated"),
     ("kept", "kept"),
     ("tokens", "tokens"),
 )
@@ -37,6 +38,8 @@ def show(item: Opened) -> None:
         summary = item.manifest.summary
         progress.console.print(table(summary["sources"]))
         for line in answer_lines(summary.get("answers", {})):
+            progress.console.print(line, highlight=False, markup=False)
+        for line in contamination_lines(summary.get("contamination")):
             progress.console.print(line, highlight=False, markup=False)
         for group, clusters in summary["clusters"].items():
             for line in dedup_lines(group, clusters):
@@ -53,6 +56,18 @@ def answer_lines(streams: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
                 f"  {found['long_prompts']:,} of {found['documents']:,} prompts have more than {LONG_PROMPT:,} tokens; "
                 "in windows of that many there is no answer to them"
             )
+
+
+def contamination_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
+    """Which evaluation sets were found in documents, and where."""
+    if found is None:
+        return
+    done = "removed" if found["action"] == "remove" else "reported only"
+    yield f"contamination ({done}): {found['documents']:,} documents hold words of {found['items']:,} evaluation items"
+    for name, one in found["evaluations"].items():
+        where = ", ".join(f"{s} {n['documents']:,}" for s, n in one["sources"].items() if n["documents"])
+        short = f"; {one['skipped']:,} items are too short to be looked for" if one["skipped"] else ""
+        yield f"  {name}: {one['found']:,} of {one['items']:,} items, in {where or 'no document'}{short}"
 
 
 def dedup_lines(group: str, clusters: Mapping[str, Any]) -> Iterator[str]:
@@ -85,7 +100,7 @@ def _share(sampled: Mapping[str, Any]) -> str:
 
 def table(sources: Mapping[str, Mapping[str, int]]) -> Table:
     """The retention of every source, and their sum; columns that are seldom needed only where they are."""
-    seldom = ("unreadable", "unanswered", "tombstoned", "near_heldout")
+    seldom = ("unreadable", "unanswered", "tombstoned", "near_heldout", "contaminated")
     shown = [c for c in COLUMNS if c[1] not in seldom or any(row.get(c[1]) for row in sources.values())]
     made = Table(box=None, pad_edge=False, header_style="bold", footer_style="bold", show_footer=True)
     for title, key in shown:

@@ -26,7 +26,8 @@ def retention(
     are too long}}.
 
     A document is counted once: unreadable, unanswered (named only of sources with answers), short, tombstoned (named
-    only where there are any), duplicate (within its source or of another), held out (or near a held-out one), or kept.
+    only where there are any), duplicate (within its source or of another), held out (or near a held-out one),
+    contaminated (named only where such documents are removed), or kept.
     Where short documents take part in dedup, those that it removed count as duplicates.
     """
     removed = _removed(ledgers)
@@ -72,6 +73,7 @@ def _row(
     normal, kept = summary_of(documents[name]), summary_of(deduped[name])
     duplicates = removed.get(name, {"within": 0, "across": 0})
     after_dedup = normal["documents"] - duplicates["within"] - duplicates["across"]
+    heldout, contaminated = held.get(name, {"heldout": 0})["heldout"], kept.get("contaminated", 0)
     return {
         "records": normal["records"],
         "unreadable": normal["unreadable"],
@@ -80,8 +82,9 @@ def _row(
         **({"tombstoned": normal["tombstoned"]} if "tombstoned" in normal else {}),
         "duplicates_within": duplicates["within"],
         "duplicates_across": duplicates["across"],
-        "heldout": held.get(name, {"heldout": 0})["heldout"],
-        "near_heldout": after_dedup - kept["short"] - kept["documents"] - held.get(name, {"heldout": 0})["heldout"],
+        "heldout": heldout,
+        "near_heldout": after_dedup - kept["short"] - kept["documents"] - heldout - contaminated,
+        **({"contaminated": contaminated} if "contaminated" in kept else {}),
         "kept": kept["documents"],
         "text_bytes": kept["text_bytes"],
         "tokens": tokens,

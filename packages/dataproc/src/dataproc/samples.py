@@ -37,7 +37,7 @@ def removed_samples(mixture: Opened, count: int) -> list[Sample]:
     )
     chosen = order.sort("equal", "key").unique("cluster", keep="first", maintain_order=True).head(count)
     documents = [item for item in stages if item.manifest.kind == "documents"]
-    texts = _texts(documents, [*chosen["id"], *chosen["survivor"]])
+    texts = texts_of(documents, [*chosen["id"], *chosen["survivor"]])
     return [
         Sample(row["id"], row["survivor"], row["jaccard"], row["rule"], texts[row["id"]], texts[row["survivor"]])
         for row in chosen.iter_rows(named=True)
@@ -60,7 +60,8 @@ def _walk(artifact: Opened) -> Iterator[Opened]:
             yield from _walk(item)
 
 
-def _texts(documents: Sequence[Opened], ids: Sequence[str]) -> dict[str, str]:
+def texts_of(documents: Sequence[Opened], ids: Sequence[str]) -> dict[str, str]:
+    """The texts of some documents, by id."""
     files = [file for item in documents for file in shard_files(item, "documents")]
     rows = pl.concat(pl.scan_parquet(file).select("id", "text") for file in files)
     return dict(rows.filter(pl.col("id").is_in(ids)).collect(engine="streaming").iter_rows())

@@ -16,10 +16,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dataproc.decontaminate.items import split
 from dataproc.estimate import Estimate, estimate
-from dataproc.inventory import listing, listing_key
+from dataproc.inventory import evaluation_listing, listing, listing_key
 from dataproc.pipeline import STAGES
+from dataproc.raw import RawFile
 from dataproc.recipe import DataRecipe
+from dataproc.recipe.decontaminate import is_local
 from evalkit.checkpoint import Subject, open_subject
 from evalkit.compare import open_report
 from evalkit.recipe import EvalRecipe
@@ -71,7 +74,10 @@ def understand_build(service: Service, request: BuildRequest, caller: str) -> Un
     with blaming("recipe", "sources"):
         files = listing(recipe, raw)
         roots.require_under((file.uri for found in files.values() for file in found), service.settings.raw_root_uris)
-        key = digest_of({"listing": listing_key(recipe, files, request.options.until), "tokenizer": tokenizer})
+    with blaming("recipe", "decontaminate", "against"):
+        evaluations = _evaluations(recipe, raw, request.options.until, service.settings.raw_root_uris)
+    listed = listing_key(recipe, files, request.options.until, evaluations)
+    key = digest_of({"listing": listed, "tokenizer": tokenizer})
     new = New(
         kind="build",
         name=recipe.name,
@@ -181,6 +187,18 @@ def _tokenizer(recipe: DataRecipe, allowed: Sequence[str]) -> list[Any] | None:
         raise InputError(f"{file} is no file; give a directory with a tokenizer.json, or that file")
     status = file.stat()
     return [str(file), status.st_size, status.st_mtime_ns]
+
+
+def _evaluations(recipe: DataRecipe, raw: str, until: str, allowed: Sequence[str]) -> dict[str, list[RawFile]]:
+    """The evaluation files of each set. Raises InputError, before a place is looked into that is not under a root."""
+    against = recipe.decontaminate.against if recipe.decontaminate else {}
+    for pattern in (pattern for one in against.values() for pattern in one.files if is_local(pattern)):
+        directory = split(pattern)[0].rstrip("/")
+        if roots.resolve(directory, allowed) != directory:
+            raise InputError(f"{pattern} does not begin with a plain absolute path; write it relative to raw")
+    found = evaluation_listing(recipe, raw, until)
+    roots.require_under((file.uri for files in found.values() for file in files), allowed)
+    return found
 
 
 def _published(service: Service, reference: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from dataproc.card.leaks import decontamination
 from dataproc.card.record import Card, Draw, PhaseCard, Removed, Retention, SourceCard, StreamCard
 from dataproc.card.similarity import divergences
 from dataproc.dedup.overlap import overlap
@@ -45,6 +46,7 @@ def gather_card(mixture: Opened) -> Card:
         divergences=divergences(open_streams(mixture), made.tokenizer.vocab_size),
         removed=(*_duplicates(mixture), *_unreadable(stages)),
         overridden=tuple(made.summary.get("overridden", ())),
+        decontamination=decontamination(mixture),
     )
 
 

@@ -97,6 +97,48 @@ class Removed(Model):
     jaccard: float | None = None
 
 
+class Leak(Model):
+    """A document that holds words of an evaluation item: what matches, and what stands beside it, in both.
+
+    item: its file and line, and its id if it has one.
+    """
+
+    id: str
+    source: str
+    evaluation: str
+    item: str
+    before: str
+    match: str
+    after: str
+    item_before: str
+    item_match: str
+    item_after: str
+
+
+class EvaluationCard(Model):
+    """An evaluation set: items; those that are looked for whole, or not at all, as too short; those that were found,
+    and in how many documents, by source too.
+    """
+
+    name: str
+    items: int
+    whole: int
+    skipped: int
+    found: int
+    documents: int
+    sources: dict[str, int]
+
+
+class Decontamination(Model):
+    """What was looked for, and what was found in documents before dedup. action: remove or report."""
+
+    ngram: int
+    action: str
+    documents: int
+    evaluations: tuple[EvaluationCard, ...]
+    samples: tuple[Leak, ...]
+
+
 class Card(Model):
     """A data card. divergences[A][B]: KL(A ‖ B) of the unigrams of two streams, bits per token."""
 
@@ -116,3 +158,4 @@ class Card(Model):
     divergences: dict[str, dict[str, float]]
     removed: tuple[Removed, ...]
     overridden: tuple[dict[str, str | int | float], ...] = Field(default=())
+    decontamination: Decontamination | None = None

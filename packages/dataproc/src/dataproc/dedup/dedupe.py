@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dataproc.dedup.cleaning import character_counts, clean_all
 from dataproc.dedup.places import listed_rows, rows_by_shard
-from dataproc.documents import ShardWriter, batches, documents_schema
+from dataproc.documents import ShardWriter, batches, documents_schema, rows_of
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
 from manifest.record import Model, Shard
@@ -25,46 +25,71 @@ STAGE = "dedupe/2"
 
 
 class Written(Model):
-    """short: documents under `min_chars` that nothing else speaks against."""
+    """contaminated: documents that dedup and hold-out have left; short: those under `min_chars` that nothing else
+    speaks against.
+    """
 
     shards: tuple[Shard, ...]
     documents: int
     text_bytes: int
     short: int
+    contaminated: int = 0
 
 
 def dedupe(
-    name: str, shards: Sequence[Path], lists: Sequence[Path], *, min_chars: int = 0, workers: Workers, draft: Draft
+    name: str,
+    shards: Sequence[Path],
+    lists: Sequence[Path],
+    *,
+    contaminated: Sequence[Path] | None = None,
+    min_chars: int = 0,
+    workers: Workers,
+    draft: Draft,
 ) -> Made:
     """The stage: the documents of source `name` without those that `lists` name.
 
+    contaminated: shards with id and source of more documents that go, counted apart; None counts none.
     min_chars: drops what has fewer characters when cleaned, where the stage `documents` has not.
     """
     drop = rows_by_shard(
         lists, [(name, shards)], workers=workers, scratch=draft.scratch / "dropped", label=f"what {name} loses"
     )
     written = workers.map(
-        partial(_write, drop=drop, min_chars=min_chars, draft=draft.path),
+        partial(_write, name=name, drop=drop, contaminated=contaminated or (), min_chars=min_chars, draft=draft.path),
         list(enumerate(shards)),
         result=Written,
         notes=draft.notes / "written",
         label=f"deduped/{name}",
     )
-    summary = {key: sum(getattr(w, key) for w in written) for key in ("documents", "text_bytes", "short")}
+    counted = ("documents", "text_bytes", "short", *(() if contaminated is None else ("contaminated",)))
+    summary = {key: sum(getattr(w, key) for w in written) for key in counted}
     return Made(tuple(s for w in written for s in w.shards), summary)
 
 
-def _write(numbered: tuple[int, Path], *, drop: tuple[Path, ...], min_chars: int, draft: Path) -> Written:
+def _write(
+    numbered: tuple[int, Path],
+    *,
+    name: str,
+    drop: tuple[Path, ...],
+    contaminated: Sequence[Path],
+    min_chars: int,
+    draft: Path,
+) -> Written:
     """One task: a shard's rows that stay."""
     number, shard = numbered
     dropped = listed_rows(drop, number)
     writer = ShardWriter(draft, f"documents-{number:05d}", documents_schema(shard))
-    first = documents = text_bytes = short = 0
+    ids = _ids_of(contaminated, name)
+    first = documents = text_bytes = short = struck = 0
     for batch in batches(shard):
         stays = np.ones(batch.num_rows, np.bool_)
         low, high = np.searchsorted(dropped, [first, first + batch.num_rows])
         stays[dropped[low:high] - first] = False
         first += batch.num_rows
+        if len(ids):
+            clean = ~pc.is_in(batch["id"], value_set=ids).to_numpy(zero_copy_only=False)
+            struck += int((stays & ~clean).sum())
+            stays &= clean
         if min_chars:
             enough = is_long(batch["text"], min_chars)
             short += int((stays & ~enough).sum())
@@ -73,7 +98,16 @@ def _write(numbered: tuple[int, Path], *, drop: tuple[Path, ...], min_chars: int
         writer.write(kept)
         documents += kept.num_rows
         text_bytes += int(pc.sum(pc.binary_length(kept["text"])).as_py() or 0)
-    return Written(shards=writer.close(), documents=documents, text_bytes=text_bytes, short=short)
+    return Written(shards=writer.close(), documents=documents, text_bytes=text_bytes, short=short, contaminated=struck)
+
+
+def _ids_of(lists: Sequence[Path], source: str) -> pa.Array:
+    """The ids of a source that lists of (id, source) hold."""
+    tables = [rows_of(path, ["id", "source"]) for path in lists]
+    found = [table["id"].filter(pc.equal(table["source"], source)) for table in tables]
+    return pa.chunked_array(
+        [pa.array([], pa.string()), *(chunk for ids in found for chunk in ids.chunks)]
+    ).combine_chunks()
 
 
 def is_long(texts: pa.Array, min_chars: int) -> NDArray[np.bool_]:

@@ -5,6 +5,7 @@ normalize ─► sign ─► cluster (per group) ─► keep (ledger) ─┐
     └──────────────────────────────────────────────────────┘
 └───── texts ─────┘└──────────────────── near ────────────────────┘└────────── training ──────────┘
 
+Evaluation items are looked for in all documents (contamination.py); what holds them leaves in `dedupe`.
 Given tombstones, what comes after `sign` sees no document that falls under one (dedup/removal.py).
 """
 
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from dataproc.card.stage import card_of
 from dataproc.dedup.stones import NO_STONES, Stones
 from dataproc.gates import Gatekeeper
-from dataproc.inventory import build_identity, inventory
-from dataproc.pipeline import near, texts, training
+from dataproc.inventory import build_identity, evaluation_listing, inventory, with_hashes
+from dataproc.pipeline import contamination, near, texts, training
 from dataproc.pipeline.context import Artifacts, Context, Item
 from dataproc.raw import RawFile
 from dataproc.recipe import DataRecipe
@@ -24,14 +25,20 @@ from dataproc.retention import of_clusters, retention
 from dataproc.stage import Build, Planned, summary_of
 from manifest.artifact import Opened
 
-STAGES = ("documents", "signatures", "clusters", "ledger", "heldout", "deduped", "tokenizers", "tokens", "mixtures")
+STAGES = (
+    *("documents", "signatures", "contamination", "clusters", "ledger", "heldout", "deduped"),
+    *("tokenizers", "tokens", "mixtures"),
+)
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The raw files of each source, with their hashes, and the identity of the build that they make with the recipe."""
+    """The raw files of each source and of each evaluation set, with their hashes, and the identity of the build that
+    they make with the recipe.
+    """
 
     files: dict[str, list[RawFile]]
+    evaluations: dict[str, list[RawFile]]
     identity: str
 
 
@@ -51,13 +58,16 @@ class Pipeline:
     def plan(self) -> Inventory:
         """Lists and hashes the raw files. Raises DataError if a source has none, InputError if `raw` does not open."""
         files = inventory(self.recipe, self.raw, self.build)
+        evaluations = with_hashes(evaluation_listing(self.recipe, self.raw, self.until), self.build)
         without = self.stones.digest if self.stones else ""
-        return Inventory(files, build_identity(self.recipe, files, self.until, without))
+        identity = build_identity(self.recipe, files, self.until, without, evaluations)
+        return Inventory(files, evaluations, identity)
 
     def run(self, planned: Inventory | None = None) -> list[Item]:
         """Builds up to `until` and returns what that stage published. Raises InputError for wrong input."""
-        files = (planned or self.plan()).files
-        documents = {name: texts.documents(self.context, name, found) for name, found in files.items()}
+        planned = planned or self.plan()
+        items = contamination.items(self.context, planned.evaluations)
+        documents = {name: texts.documents(self.context, name, found) for name, found in planned.files.items()}
         if self.until == "documents":
             return list(documents.values())
         signatures = (
@@ -66,6 +76,9 @@ class Pipeline:
         if self.until == "signatures":
             return list(signatures.values())
         documents, signatures = texts.without(self.context, documents, signatures, self.stones)
+        found = contamination.contamination(self.context, items, planned.evaluations, documents)
+        if self.until == "contamination":
+            return [found] if found else []
         clusters = near.all_clusters(self.context, documents, signatures)
         if self.until == "clusters":
             return list(clusters.values())
@@ -77,10 +90,13 @@ class Pipeline:
         heldout = near.heldout(self.context, clusters.get("global"), ledgers, documents)
         if self.until == "heldout":
             return [heldout] if heldout else []
-        deduped = {name: near.deduped(self.context, name, documents[name], ledgers, heldout) for name in documents}
+        removed = contamination.contaminated(self.context, found, ledgers)
+        deduped = {
+            name: near.deduped(self.context, name, documents[name], ledgers, heldout, removed) for name in documents
+        }
         if self.until == "deduped":
             return list(deduped.values())
-        return self._train_side(documents, clusters, ledgers, heldout, deduped)
+        return self._train_side(documents, clusters, ledgers, heldout, deduped, found)
 
     def _train_side(
         self,
@@ -89,6 +105,7 @@ class Pipeline:
         ledgers: Artifacts,
         heldout: Item | None,
         deduped: Artifacts,
+        found: Item | None,
     ) -> list[Item]:
         tokenizer = training.tokenizer_of(self.context, deduped)
         if self.until == "tokenizers":
@@ -99,12 +116,23 @@ class Pipeline:
         }
         if self.until == "tokens":
             return list(tokens.values())
-        needed = [tokenizer, heldout, *tokens.values(), *documents.values(), *ledgers.values(), *deduped.values()]
+        needed = [
+            tokenizer,
+            heldout,
+            found,
+            *tokens.values(),
+            *documents.values(),
+            *ledgers.values(),
+            *deduped.values(),
+        ]
         if any(isinstance(item, Planned) for item in needed):
             return [self.build.plan("mixtures", self.recipe.name)]
         counts = retention(self.recipe, documents, ledgers, heldout, deduped, tokens)
         counts |= {"clusters": {group: of_clusters(summary_of(item)) for group, item in clusters.items()}}
-        mixture = training.mixture_of(self.context, tokens, tokenizer, heldout, counts)
+        if found is not None:
+            assert self.recipe.decontaminate is not None
+            counts |= {"contamination": {"action": self.recipe.decontaminate.action, **summary_of(found)}}
+        mixture = training.mixture_of(self.context, tokens, tokenizer, heldout, found, counts)
         if isinstance(mixture, Opened):
             card_of(mixture, self.build)
         return [mixture]

@@ -124,8 +124,20 @@ def _hold_by_cluster(context: Context, clusters: Item, documents: Artifacts, dra
     )
 
 
-def deduped(context: Context, name: str, documents: Item, ledgers: Artifacts, heldout: Item | None) -> Item:
-    """What is left of a source. Raises DataError if that is too little."""
+def deduped(
+    context: Context,
+    name: str,
+    documents: Item,
+    ledgers: Artifacts,
+    heldout: Item | None,
+    contaminated: Item | None = None,
+) -> Item:
+    """What is left of a source. Raises DataError if that is too little.
+
+    A source in which nothing is contaminated is as it would be without evaluation sets.
+    """
+    if isinstance(contaminated, Opened) and not any(summary_of(contaminated)["sources"][name].values()):
+        contaminated = None
     min_chars = context.min_chars_last(name)
     removals = next((ledgers[group] for group, names in context.groups().items() if name in names), None)
     inputs: dict[str, Input] = {"documents": documents}
@@ -133,13 +145,23 @@ def deduped(context: Context, name: str, documents: Item, ledgers: Artifacts, he
         inputs["ledger"] = removals
     if heldout is not None:
         inputs["heldout"] = heldout
+    if contaminated is not None:
+        inputs["contaminated"] = contaminated
 
     def make(draft: Draft) -> Made:
         lists = shards_of(removals, "ledger") if removals else []
         if heldout:
             lists += shards_of(heldout, "places")
         shards = shards_of(documents, "documents")
-        made = dedupe.dedupe(name, shards, lists, min_chars=min_chars, workers=context.build.workers, draft=draft)
+        made = dedupe.dedupe(
+            name,
+            shards,
+            lists,
+            contaminated=shards_of(contaminated, "contaminated") if contaminated else None,
+            min_chars=min_chars,
+            workers=context.build.workers,
+            draft=draft,
+        )
         context.gates.check_loss(name, summary_of(documents), made.summary)
         return made
 

@@ -80,16 +80,29 @@ def tokens_of(context: Context, name: str, stream: Slice, deduped: Item, tokeniz
 
 
 def mixture_of(
-    context: Context, tokens: Artifacts, tokenizer: Item, heldout: Item | None, counts: dict[str, Any]
+    context: Context,
+    tokens: Artifacts,
+    tokenizer: Item,
+    heldout: Item | None,
+    contamination: Item | None,
+    counts: dict[str, Any],
 ) -> Item:
     """The mixture, from the streams that have tokens."""
     assert isinstance(tokenizer, Opened)
     assert heldout is None or isinstance(heldout, Opened)
+    assert contamination is None or isinstance(contamination, Opened)
     some = {n: item for n, item in tokens.items() if isinstance(item, Opened) and summary_of(item)["tokens"] > 0}
     report(Progress(stage=f"mixtures/{context.recipe.name}", done=0, total=1, unit="mixtures"))
     base = context.build.store.where("mixtures/any")  # uris depend on the depth only, not on the name
     made = mix.mixture(
-        context.recipe, context.gates, tokens=some, tokenizer=tokenizer, heldout=heldout, base=base, summary=counts
+        context.recipe,
+        context.gates,
+        tokens=some,
+        tokenizer=tokenizer,
+        heldout=heldout,
+        contamination=contamination,
+        base=base,
+        summary=counts,
     ).identified()
     path = f"mixtures/{made.name}-{short(made.id)}"
     return context.build.publish(path, made.model_copy(update={"producer": producer(()), "created": now()}))

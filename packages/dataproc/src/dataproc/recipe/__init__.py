@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from dataproc.recipe.decontaminate import Decontaminate
 from dataproc.recipe.dedup import Dedup, Gates, Holdout
 from dataproc.recipe.phases import PhaseRecipe
 from dataproc.recipe.reading import read_yaml
@@ -38,6 +39,7 @@ class DataRecipe(RecipeModel):
     clean: Clean = Clean()
     dedup: Dedup = Dedup()
     holdout: Holdout = Holdout()
+    decontaminate: Decontaminate | None = None
     tokenizer: TokenizerRecipe
     templates: dict[str, Template] = {}
     views: dict[str, ViewRecipe] = {}

@@ -1,0 +1,1 @@
+"""Evaluation items in documents: found, said from where to where, and taken out of training."""
