@@ -22,7 +22,7 @@ from dataproc.identifiers import content_ids
 from dataproc.length import have_characters
 from dataproc.normalize import Normalized, documents_of, normalize, read
 from dataproc.raw import RawFile
-from dataproc.recipe import Clean, Source
+from dataproc.recipe.sources import Clean, Source
 from dataproc.repair import repair
 
 PARTS = ("decompress", "parse", "repair", "length", "ids", "table", "parquet", "row digest", "file hash")

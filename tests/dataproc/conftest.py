@@ -177,3 +177,47 @@ def words() -> Callable[[int, int], list[str]]:
         return ["".join(rng.choices(SYLLABLES, k=rng.randint(2, 4))) for _ in range(count)]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sliced(
+    tmp_path_factory: pytest.TempPathFactory, write_jsonl: Any, words: Any, recipe: Any, build: Callable[..., Built]
+) -> Built:
+    """A mixture whose streams have several shards, are slices of a source or all of it, and of which some is held out.
+
+    Its raw files are in `raw` beside its store; every second document of `code` names a licence.
+    """
+    place = tmp_path_factory.mktemp("sliced")
+    for seed, source in enumerate(("code", "web"), 1):
+        for part in range(2):
+            records = [
+                {
+                    "id": f"{part}-{i}",
+                    "text": " ".join(words(seed * 10_000 + part * 1000 + i, 20 + i % 30)) + " \u4e16\u754c",
+                    **({"license": "MIT" if i % 4 == 1 else "their own"} if source == "code" and i % 2 else {}),
+                }
+                for i in range(60)
+            ]
+            write_jsonl(place / "raw" / source / f"{part}.jsonl", records)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dataproc.tokenize.SHARD_TEXT_BYTES", 4000)
+        patch.setattr("dataproc.normalize.BATCH_BYTES", 2000)
+        patch.setattr("dataproc.documents.SHARD_ROWS", 25)
+        return build(
+            recipe(
+                name="sliced",
+                sources={name: {"files": f"{name}/*", "id": "id"} for name in ("code", "web")},
+                dedup={"scope": "global"},
+                holdout={"fraction": 0.1, "max_share": 0.3},
+                views={
+                    "code_even": {"of": "code", "part": "even"},
+                    "code_mit": {"of": "code", "where": {"license": "MIT"}},
+                },
+                phases={
+                    "first": {"epochs": {"web": 1, "code_even": 2}},
+                    "second / last": {"epochs": {"web": 0.5, "code_mit": 1}},
+                },
+            ),
+            place / "raw",
+            place / "store",
+        )

@@ -362,7 +362,7 @@ def test_sources_of_which_nothing_is_left_have_nothing_to_deduplicate(
     none = recipe(clean={"min_chars": 200}, dedup={"scope": "global"}, holdout={"fraction": 0.5})
     built = build(none, tmp_path / "raw", tmp_path / "store", until="deduped")
     assert kept(built) == clusters(built) == set()
-    assert built.rows("ledger", "global") == built.rows("heldout", "small") == []
+    assert built.rows("ledger", "global") == built.rows("heldout", "all") == []
 
 
 def test_a_shard_of_documents_has_one_of_signatures_however_large(

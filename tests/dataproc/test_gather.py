@@ -12,7 +12,7 @@ import pytest
 from dataproc import gather as module
 from dataproc.gather import Place, gather
 from dataproc.raw import RawRoot, records
-from dataproc.recipe import Source
+from dataproc.recipe.sources import Source
 from manifest.errors import InputError
 
 

@@ -57,16 +57,16 @@ def training(built: Any) -> dict[str, str]:
 
 
 def test_every_scope_holds_out_the_same_documents(held: Make) -> None:
-    ids = [held(scope).artifact("heldout", "small").manifest.id for scope in SCOPES]
+    ids = [held(scope).artifact("heldout", "all").manifest.id for scope in SCOPES]
     assert len(set(ids)) == 1
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_no_training_document_is_near_a_held_out_one(held: Make, scope: str) -> None:
     built = held(scope)
-    heldout = {row["id"]: shingles(row["text"]) for row in built.rows("heldout", "small", "heldout")}
+    heldout = {row["id"]: shingles(row["text"]) for row in built.rows("heldout", "all", "heldout")}
     trained = {i: shingles(text) for i, text in training(built).items()}
-    excluded = built.ids("heldout", "small", "excluded")
+    excluded = built.ids("heldout", "all", "excluded")
     assert len(heldout) > 20
     assert len(excluded) > 5
     assert not trained.keys() & (heldout.keys() | excluded)
@@ -76,7 +76,7 @@ def test_no_training_document_is_near_a_held_out_one(held: Make, scope: str) -> 
 
 def test_without_dedup_all_but_the_held_out_is_trained_on(held: Make) -> None:
     built = held("none")
-    out = built.ids("heldout", "small", "heldout") | built.ids("heldout", "small", "excluded")
+    out = built.ids("heldout", "all", "heldout") | built.ids("heldout", "all", "excluded")
     everything = built.ids("documents", "a") | built.ids("documents", "b")
     assert set(training(built)) == everything - out
 
@@ -84,8 +84,8 @@ def test_without_dedup_all_but_the_held_out_is_trained_on(held: Make) -> None:
 def test_an_excluded_document_names_the_held_out_one_of_its_cluster(held: Make) -> None:
     built = held()
     clusters = {row["id"]: row["cluster"] for row in built.rows("clusters", "global")}
-    heldout = built.ids("heldout", "small", "heldout")
-    for row in built.rows("heldout", "small", "excluded"):
+    heldout = built.ids("heldout", "all", "heldout")
+    for row in built.rows("heldout", "all", "excluded"):
         assert row["heldout"] in heldout
         assert clusters[row["id"]] == clusters[row["heldout"]]
 
@@ -93,13 +93,13 @@ def test_an_excluded_document_names_the_held_out_one_of_its_cluster(held: Make) 
 def test_held_out_documents_are_whole(held: Make) -> None:
     built = held()
     documents = {row["id"]: row for name in "ab" for row in built.rows("documents", name)}
-    assert all(documents[row["id"]] == row for row in built.rows("heldout", "small", "heldout"))
+    assert all(documents[row["id"]] == row for row in built.rows("heldout", "all", "heldout"))
 
 
 @pytest.mark.parametrize("max_share", [0.0, 0.02, 0.05])
 def test_no_source_loses_more_than_its_share(held: Make, max_share: float) -> None:
     built = held("none", fraction=0.9, max_share=max_share)
-    lost = [row["id"] for stem in ("heldout", "excluded") for row in built.rows("heldout", "small", stem)]
+    lost = [row["id"] for stem in ("heldout", "excluded") for row in built.rows("heldout", "all", stem)]
     for source in "ab":
         of_source = sum(i.startswith(source) for i in lost)
         assert of_source <= max_share * 150
@@ -109,5 +109,5 @@ def test_no_source_loses_more_than_its_share(held: Make, max_share: float) -> No
 def test_a_fraction_of_0_holds_nothing_out(held: Make) -> None:
     built = held("none", fraction=0)
     with pytest.raises(KeyError):
-        built.artifact("heldout", "small")
+        built.artifact("heldout", "all")
     assert len(training(built)) == 300

@@ -130,9 +130,9 @@ def test_every_raw_file_is_named_with_its_place(built: Any, raw: Path) -> None:
         ("signatures", ["a", "b"]),
         ("clusters", ["global"]),
         ("ledger", ["global"]),
-        ("heldout", ["small"]),
+        ("heldout", ["all"]),
         ("deduped", ["a", "b"]),
-        ("tokenizers", ["small"]),
+        ("tokenizers", ["bpe"]),
         ("tokens", ["a", "b"]),
         ("mixtures", ["small"]),
     ],
@@ -150,7 +150,7 @@ def test_every_document_is_counted_once(built: Any) -> None:
         ends = ("unreadable", "short", "duplicates_within", "duplicates_across", "heldout", "near_heldout", "kept")
         assert sum(row[end] for end in ends) == row["records"]
         assert row["kept"] == len(built.rows("deduped", name))
-        assert row["heldout"] == sum(r["source"] == name for r in built.rows("heldout", "small", "heldout"))
+        assert row["heldout"] == sum(r["source"] == name for r in built.rows("heldout", "all", "heldout"))
     totals = {end: sum(row[end] for row in built.mixture.summary["sources"].values()) for end in (*ends, "records")}
     assert totals["records"] == 36
     assert min(totals.values()) > 0 or totals["near_heldout"] == 0

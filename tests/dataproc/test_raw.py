@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataproc.raw import RawFile, RawRoot, Unreadable, _lines, chunks, records, require_unchanged, sha256_of, tasks
-from dataproc.recipe import Source
+from dataproc.recipe.sources import Source
 from manifest.errors import DataError, InputError
 
 RECORDS: list[dict[str, Any]] = [

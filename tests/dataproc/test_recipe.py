@@ -41,7 +41,7 @@ def good(tmp_path: Path) -> DataRecipe:
 
 def test_counts_are_read_with_their_suffixes(good: DataRecipe) -> None:
     assert good.phases["first"].tokens == 200_000
-    assert good.phases["second"].tokens == {"code": 1_500_000}
+    assert good.phases["second"].budgets == {"code": 1_500_000}
     assert good.tokenizer.train is not None
     assert good.tokenizer.train.vocab_size == 1000
 

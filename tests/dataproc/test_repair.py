@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from dataproc import repair as module
 from dataproc.characters import ALONE, CODE_POINTS, LETTER, MOJIBAKE, STRONG, TELLING, characters
 from dataproc.raw import RawRoot, records
-from dataproc.recipe import Source
+from dataproc.recipe.sources import Source
 from dataproc.repair import fix_text, repair
 
 KINDS = characters().kinds

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from dataproc import jsonl, raw
 from dataproc.raw import RawFile, Unreadable, records
-from dataproc.recipe import Source
+from dataproc.recipe.sources import Source
 from dataproc.rows import Rows, meta_json, rows
 from manifest.identity import canonical_json
 

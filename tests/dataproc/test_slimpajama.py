@@ -61,7 +61,7 @@ def test_every_document_is_counted_once(built: Any) -> None:
 
 
 def test_the_first_of_what_dedup_left_are_held_out_of_each_source(built: Any) -> None:
-    held = built.rows("heldout", "small", "heldout")
+    held = built.rows("heldout", "all", "heldout")
     removed = built.ids("ledger", "global")
     for source in "ab":
         documents = {row["id"]: row["text"] for row in built.rows("documents", source)}
@@ -72,7 +72,7 @@ def test_the_first_of_what_dedup_left_are_held_out_of_each_source(built: Any) ->
 
 
 def test_training_has_no_text_that_is_held_out(built: Any) -> None:
-    held = {hashlib.sha256(row["text"].encode()).digest() for row in built.rows("heldout", "small", "heldout")}
+    held = {hashlib.sha256(row["text"].encode()).digest() for row in built.rows("heldout", "all", "heldout")}
     assert held.isdisjoint(hashlib.sha256(text.encode()).digest() for text in texts(built, "deduped").values())
 
 
@@ -83,8 +83,8 @@ def test_copies_of_held_out_text_leave_training_where_nothing_is_deduplicated(
         sources=SOURCES, dedup={"preset": "slimpajama", "scope": "none"}, holdout={"fraction": 0.2, "max_share": 1}
     )
     built = build(made, raw, tmp_path, until="deduped")
-    held = {row["id"]: row["text"] for row in built.rows("heldout", "small", "heldout")}
-    excluded = {row["id"]: row["heldout"] for row in built.rows("heldout", "small", "excluded")}
+    held = {row["id"]: row["text"] for row in built.rows("heldout", "all", "heldout")}
+    excluded = {row["id"]: row["heldout"] for row in built.rows("heldout", "all", "excluded")}
     documents, deduped = texts(built, "documents"), texts(built, "deduped")
     copies = {i for i, text in documents.items() if text in held.values() and i not in held}
     assert set(excluded) == copies != set()
@@ -100,6 +100,6 @@ def test_workers_do_not_change_it(
 
 
 def test_its_shards_are_plain_parquet(built: Any) -> None:
-    (places,) = (f for f in built.artifact("heldout", "small").manifest.files() if f.path.startswith("places"))
-    rows = pq.read_table(built.artifact("heldout", "small").directory / places.path)
+    (places,) = (f for f in built.artifact("heldout", "all").manifest.files() if f.path.startswith("places"))
+    rows = pq.read_table(built.artifact("heldout", "all").directory / places.path)
     assert rows.column_names == ["source", "shard", "row"]

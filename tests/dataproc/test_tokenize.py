@@ -52,7 +52,7 @@ def documents(found: TokenStream) -> list[tuple[str, list[int]]]:
 
 def test_every_document_decodes_to_its_text_and_ends_once(raw: Path, tmp_path: Path, one: Any, build: Make) -> None:
     built = build(one, raw, tmp_path / "store")
-    tokenizer = Tokenizer.from_file(str(built.artifact("tokenizers", "small").directory / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(built.artifact("tokenizers", "bpe").directory / "tokenizer.json"))
     end = built.mixture.tokenizer.end_of_text
     texts = {row["id"]: row["text"] for row in built.rows("documents", "a")}
     found = documents(stream(built))

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from dataproc.vocab import END_OF_TEXT
+from dataproc.vocab.files import END_OF_TEXT
 from dataproc.workers import Workers
+from manifest.artifact import open_streams
 from manifest.errors import CorruptArtifact, RecipeError
 
 Make = Callable[..., Any]
@@ -25,8 +26,8 @@ def raw(tmp_path: Path, write_jsonl: Make, words: Make) -> Path:
     return tmp_path / "raw"
 
 
-def tokenizer_json(built: Any) -> bytes:
-    return (built.artifact("tokenizers", "small").directory / "tokenizer.json").read_bytes()
+def tokenizer_json(built: Any, name: str = "bpe") -> bytes:
+    return (built.artifact("tokenizers", name).directory / "tokenizer.json").read_bytes()
 
 
 def save(path: Path, tokenizer: Tokenizer) -> Path:
@@ -90,9 +91,9 @@ def test_a_given_tokenizer_is_taken_by_content(
     path = save(tmp_path / "tokenizer.json", words_only("</s>"))
     given = recipe(tokenizer={"path": str(tmp_path if directory else path)})
     built = build(given, raw, tmp_path / "store", until="tokenizers")
-    manifest = built.artifact("tokenizers", "small").manifest
+    manifest = built.artifact("tokenizers", "given").manifest
     assert manifest.summary == {"vocab_size": 5, "end_of_text": 4}
-    assert Tokenizer.from_str(tokenizer_json(built).decode()).to_str() == words_only("</s>").to_str()
+    assert Tokenizer.from_str(tokenizer_json(built, "given").decode()).to_str() == words_only("</s>").to_str()
 
 
 def test_the_length_and_padding_of_a_given_tokenizer_do_not_cut_documents(
@@ -137,8 +138,60 @@ def test_a_tokenizer_that_was_changed_after_publishing_is_refused(
     raw: Path, tmp_path: Path, recipe: Make, build: Make
 ) -> None:
     built = build(recipe(), raw, tmp_path / "store", until="tokenizers")
-    path = built.artifact("tokenizers", "small").directory / "tokenizer.json"
+    path = built.artifact("tokenizers", "bpe").directory / "tokenizer.json"
     data = path.read_text()
     path.write_text(data.replace('"add_prefix_space": false', '"add_prefix_space": true ', 1))
     with pytest.raises(CorruptArtifact, match=r"tokenizer\.json has SHA-256 .*run the same build again"):
         build(recipe(), raw, tmp_path / "store")
+
+
+CRYSTAL = 22
+
+
+def test_special_tokens_come_after_the_vocabulary_and_no_text_spells_them(
+    raw: Path, tmp_path: Path, recipe: Make, build: Make, write_jsonl: Make
+) -> None:
+    write_jsonl(raw / "a" / "z.jsonl", [{"text": "<|fim_prefix|> spelt out <|sys_end|>"}])
+    made = recipe(tokenizer={"train": {"vocab_size": 300}, "special": "crystal"})
+    built = build(made, raw, tmp_path / "store")
+    tokenizer = Tokenizer.from_str(tokenizer_json(built).decode())
+    added = [tokenizer.id_to_token(300 + i) for i in (0, 3, 17, CRYSTAL - 1)]
+    assert added == ["<|fim_prefix|>", "<|fim_pad|>", "<|reponame|>", "<|sys_end|>"]
+    assert built.mixture.tokenizer.vocab_size == 322
+    fim = built.mixture.tokenizer.fim
+    assert (fim.prefix, fim.middle, fim.suffix, fim.pad) == (300, 301, 302, 303)
+    stream = open_streams(built.published[0])["a"]
+    assert stream.read(0, stream.tokens).max() < 300
+
+
+def test_special_tokens_may_be_named_and_are_not_ordinary_ones(
+    raw: Path, tmp_path: Path, recipe: Make, build: Make
+) -> None:
+    named = recipe(tokenizer={"train": {"vocab_size": 300}, "special": ["<x>", "<y>"]})
+    built = build(named, raw, tmp_path / "store", until="tokenizers")
+    tokenizer = Tokenizer.from_str(tokenizer_json(built).decode())
+    assert [tokenizer.token_to_id(name) for name in ("<x>", "<y>")] == [300, 301]
+    ordinary = recipe(tokenizer={"train": {"vocab_size": 300}, "special": ["a"]})
+    with pytest.raises(RecipeError, match="'a' is an ordinary token of this vocabulary"):
+        build(ordinary, raw, tmp_path / "other", until="tokenizers")
+
+
+def test_the_end_of_text_that_a_given_tokenizer_declares_is_used(
+    raw: Path, tmp_path: Path, recipe: Make, build: Make
+) -> None:
+    save(tmp_path / "tokenizer.json", words_only("</s>", "[END]"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": {"content": "[END]"}}))
+    built = build(recipe(tokenizer={"path": str(tmp_path)}), raw, tmp_path / "store")
+    assert built.mixture.tokenizer.end_of_text == 5
+    stream = open_streams(built.published[0])["a"]
+    assert stream.read(stream.tokens - 1, 1).tolist() == [5]
+
+
+def test_recipes_that_differ_in_their_phases_share_all_but_the_mixture(
+    raw: Path, tmp_path: Path, recipe: Make, build: Make
+) -> None:
+    first = build(recipe(holdout={"fraction": 0.1}), raw, tmp_path / "store")
+    phases = {"p": {"epochs": {"a": 2, "b": 1}}}
+    second = build(recipe(name="other", phases=phases, holdout={"fraction": 0.1}), raw, tmp_path / "store")
+    assert second.mixture.inputs == first.mixture.inputs
+    assert second.id != first.id

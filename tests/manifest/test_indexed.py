@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from manifest.corpus import TokenStream
 from manifest.errors import CorruptArtifact
 from manifest.identity import content_hash, content_id, hash64
 from manifest.indexed import ShardWriter, open_shard, token_dtype
@@ -118,3 +119,18 @@ def test_documents_out_of_order_are_refused(tmp_path: Path) -> None:
         writer.add(second, [1])
         with pytest.raises(AssertionError, match="order"):
             writer.add(first, [1])
+
+
+def test_which_tokens_are_learned_is_kept_beside_them(tmp_path: Path) -> None:
+    ordered = sorted(DOCUMENTS, key=hash64)
+    with ShardWriter(tmp_path / "shard", token_dtype(1000), masked=True) as writer:
+        for document in ordered:
+            tokens = DOCUMENTS[document]
+            writer.add(document, tokens, None if document == "c" else [t % 2 == 1 for t in tokens])
+    stream = TokenStream([open_shard(tmp_path / "shard", masked=True)], 4)
+    expected = [t % 2 == 1 or document == "c" for document in ordered for t in DOCUMENTS[document]]
+    assert stream.learned(0, stream.tokens).tolist() == expected
+    assert stream.learned(stream.tokens - 2, 5).tolist() == expected[-2:] + expected[:3]
+    (tmp_path / "shard.mask").write_bytes(b"\1")
+    with pytest.raises(CorruptArtifact, match=r"shard.mask has 1 bytes; expected"):
+        open_shard(tmp_path / "shard", masked=True)

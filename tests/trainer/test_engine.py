@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainer.data.fim import COUNTS
 from trainer.data.loader import StepBatch
 from trainer.engine import MOMENTS, Engine
 from trainer.loss import window_losses
@@ -33,13 +34,11 @@ ROWS, SEQ_LEN = 7, 12
 def batches() -> list[StepBatch]:
     """Three steps of seven windows, one of them padding."""
     rng = np.random.default_rng(0)
-    weights = np.ones(ROWS, np.float32)
+    weights = np.ones((ROWS, SEQ_LEN - 1), np.float32)
     weights[-1] = 0
-    views = np.where(weights > 0, 0, -1)
-    return [
-        StepBatch(step, 0, rng.integers(0, 64, (ROWS, SEQ_LEN)), weights, views, (ROWS - 1) * (SEQ_LEN - 1))
-        for step in range(len(RATES))
-    ]
+    views = np.where(weights[:, 0] > 0, 0, -1)
+    fim = np.zeros((ROWS, len(COUNTS)), np.int64)
+    return [StepBatch(step, 0, rng.integers(0, 64, (ROWS, SEQ_LEN)), weights, views, fim) for step in range(len(RATES))]
 
 
 def trained_by_torch() -> tuple[Decoder, list[torch.Tensor], list[float]]:
@@ -49,7 +48,8 @@ def trained_by_torch() -> tuple[Decoder, list[torch.Tensor], list[float]]:
     for batch, rate in zip(batches(), RATES, strict=True):
         tokens = torch.from_numpy(batch.tokens)
         loss_N = window_losses(decoder(tokens[:, :-1]), tokens[:, 1:])
-        (loss_N[:-1].sum() / batch.targets).backward()
+        loss_N = torch.cat([loss_N[:-1], torch.zeros(1)])
+        (loss_N.sum() / ((ROWS - 1) * (SEQ_LEN - 1))).backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(decoder.parameters(), OPTIMIZER.clip)))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_multiplier"]
@@ -89,7 +89,7 @@ def test_what_is_scattered_is_what_is_gathered_and_what_the_model_computes_with(
         assert all(torch.equal(engine.gather(name, moment), parameter.square()) for moment in MOMENTS)
     batch = batches()[0]
     tokens = torch.from_numpy(batch.tokens)
-    expected = window_losses(other(tokens[:, :-1]), tokens[:, 1:])
+    expected = window_losses(other(tokens[:, :-1]), tokens[:, 1:], torch.from_numpy(batch.weights))
     torch.testing.assert_close(engine.step(batch, 0.0).losses, expected.detach(), atol=1e-4, rtol=1e-5)
     assert engine.optimizer_steps() == 10
     engine.close()

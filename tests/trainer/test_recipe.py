@@ -56,7 +56,7 @@ def test_every_problem_has_a_line(make_recipe: MakeRecipe) -> None:
         ({"engine": {"precision": "bf16"}}, "engine.precision"),
         ({"phases": phase(trainable={"lora": {"rank": 8}})}, "phases.main.trainable"),
         ({"phases": phase(packing="best_fit")}, "phases.main.packing"),
-        ({"phases": phase(loss_on="answer")}, "phases.main.loss_on"),
+        ({"phases": phase(loss_on="question")}, "phases.main.loss_on"),
         ({"phases": phase(schedule=SCHEDULE | {"shape": "wsd"})}, "phases.main.schedule.shape"),
     ],
 )

@@ -1,6 +1,7 @@
 """Rows in Parquet: how shards of an artifact are written, read and digested.
 
-A document is one row: id, text, source, meta (canonical JSON of the record's other fields).
+A document is one row: id, text, source, meta (canonical JSON of the record's other fields). Where a source has answers,
+there is one column more, which says what of the text they are (turns.py).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from manifest.record import Shard
 DOCUMENTS = pa.schema(
     [("id", pa.string()), ("text", pa.large_string()), ("source", pa.string()), ("meta", pa.string())]
 )
+ANSWERED = DOCUMENTS.append(pa.field("loss_from", pa.int64()))
+DIALOGUES = DOCUMENTS.append(pa.field("turns", pa.string()))
 BATCH_ROWS = 2048
 SHARD_BYTES = 256_000_000
 SHARD_ROWS = 200_000  # whoever works on the rows of a shard, without their texts, holds so many
@@ -138,6 +141,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_shard(path: Path, rows: int) -> Shard:
+    """A shard that is no table: the file's own bytes are its canonical content, so its digest is its SHA-256."""
+    sha256 = file_sha256(path)
+    return Shard(path=path.name, rows=rows, digest=sha256, bytes=path.stat().st_size, sha256=sha256)
+
+
 def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of a shard, a few thousand at a time, and no more than one write's. Raises CorruptArtifact."""
     wanted = None if columns is None else list(columns)
@@ -166,6 +175,15 @@ def picked(path: Path, columns: Sequence[str] | None, rows: npt.NDArray[np.int64
                 first += size
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
+
+
+def documents_schema(path: Path) -> pa.Schema:
+    """The columns of a shard of documents. Raises CorruptArtifact."""
+    try:
+        names = set(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+    return next((more for more in (ANSWERED, DIALOGUES) if names == set(more.names)), DOCUMENTS)
 
 
 def _between(rows: npt.NDArray[np.int64], first: int, end: int) -> npt.NDArray[np.int64]:

@@ -15,8 +15,12 @@ import orjson
 import pyarrow.parquet as pq
 import zstandard
 
+from dataproc import dialogues
 from dataproc.raw import RawFile, RawRoot, Unreadable, is_plain_text, open_bytes, records
-from dataproc.recipe import Clean, DataRecipe, Source
+from dataproc.recipe import DataRecipe
+from dataproc.recipe.sources import Clean, Source
+from dataproc.rows import RecordError, record_text
+from dataproc.turns import JOINER
 
 SAMPLE_FILES = 8
 SAMPLE_RECORDS = 500
@@ -107,8 +111,8 @@ def _read(file: RawFile, source: Source, clean: Clean, sample: _Sample) -> None:
 
 def _count(record: dict[str, Any] | Unreadable, source: Source, clean: Clean, sample: _Sample) -> None:
     sample.records += 1
-    text = None if isinstance(record, Unreadable) else record.get(source.text)
-    if not isinstance(text, str):
+    text = None if isinstance(record, Unreadable) else _text_of(record, source)
+    if text is None:
         sample.bad += 1
     elif len(text) < clean.min_chars:
         sample.short += 1
@@ -116,6 +120,15 @@ def _count(record: dict[str, Any] | Unreadable, source: Source, clean: Clean, sa
         sample.documents += 1
         sample.text_bytes += len(text.encode("utf-8", "replace"))
         sample.texts.append(text)
+
+
+def _text_of(record: dict[str, Any], source: Source) -> str | None:
+    try:
+        if source.answers:
+            return JOINER.join(turn.text for turn in dialogues.turns_of(record, source))
+        return record_text(record, source.text)
+    except RecordError:
+        return None
 
 
 def _raw_bytes(file: RawFile, read: Sequence[bytes]) -> float:
@@ -148,9 +161,9 @@ def _scaled(files: Sequence[RawFile], sample: _Sample, bytes_per_token: float) -
 def _tokenizer(recipe: DataRecipe) -> Any | None:
     if recipe.tokenizer.path is None:
         return None
-    from dataproc import vocab  # tokenizers takes a while to import
+    from dataproc.vocab.files import load  # tokenizers takes a while to import
 
-    return vocab.load(Path(recipe.tokenizer.path))
+    return load(Path(recipe.tokenizer.path))
 
 
 def _bytes_per_token(sample: _Sample, tokenizer: Any | None) -> float:
@@ -163,7 +176,9 @@ def _bytes_per_token(sample: _Sample, tokenizer: Any | None) -> float:
 def _warnings(name: str, source: Source, sample: _Sample, clean: Clean) -> Iterator[str]:
     read = f"of {sample.records} records read of source {name!r}"
     if sample.bad:
-        yield f"{sample.bad} {read} have no text under {source.text!r}, and would be set aside"
+        what = "prompt and answer" if source.answers else "text"
+        where = " and ".join(repr(field) for field in source.fields)
+        yield f"{sample.bad} {read} have no {what} under {where}, and would be set aside"
     if sample.short:
         yield f"{sample.short} {read} are shorter than min_chars {clean.min_chars}, and would be dropped"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dataproc import progress
-from dataproc.recipe import GateName, Gates
+from dataproc.recipe.dedup import GateName, Gates
 from manifest.errors import DataError
 
 
@@ -60,6 +60,20 @@ class Gatekeeper:
                 f"loss of {allowed:.0%}. Raise dedup.threshold, or put the source earlier in the recipe; if the loss "
                 "is right, raise dedup.gates.max_source_loss",
             )
+
+    def check_epochs(self, epochs: Mapping[str, float], allowed: float | Mapping[str, float] | None) -> None:
+        """Raises DataError if a stream is read more often than `max_epochs`: one for all, or by stream."""
+        for stream, found in epochs.items():
+            most = allowed.get(stream) if isinstance(allowed, Mapping) else allowed
+            if most is not None and found > most:
+                self._trip(
+                    "max_epochs",
+                    f"tokens/{stream}",
+                    found,
+                    most,
+                    f"the phases read stream {stream!r} {found:g} times; the recipe allows {most:g}. Draw less of it, "
+                    "give it more text, or raise max_epochs",
+                )
 
     def _trip(self, gate: GateName, where: str, found: float, allowed: float, problem: str) -> None:
         reason = self.gates.override.get(gate)

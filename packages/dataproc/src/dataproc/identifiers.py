@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from dataproc.dedup.cleaning import rows_of
 from dataproc.dedup.identical import gather_identical, scatter_hashes
 from dataproc.dedup.shingles import text_hashes
-from dataproc.documents import DOCUMENTS, ShardWriter, batches, rows_at
+from dataproc.documents import ShardWriter, batches, documents_schema, rows_at
 from dataproc.documents import rows_of as columns_of
-from dataproc.recipe import Source
+from dataproc.recipe.sources import Source
 from dataproc.shuffle import Scattered, partition_batches, write_partitions
 from dataproc.stage import Draft
 from dataproc.workers import Workers
@@ -142,7 +142,7 @@ def _rename(numbered: tuple[int, Path], *, copies: tuple[Path, ...], draft: Path
     rows = np.concatenate([batch["row"].to_numpy() for batch in found])
     numbers = np.concatenate([batch["number"].to_numpy() for batch in found])
     order = np.argsort(rows)
-    writer = ShardWriter(draft, f"{path.stem}-ids", DOCUMENTS)
+    writer = ShardWriter(draft, f"{path.stem}-ids", documents_schema(path))
     for batch in _with_ids(path, rows[order], numbers[order]):
         writer.write(batch)
     return Renamed(shards=writer.close())

@@ -21,7 +21,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from dataproc.decompress import CHUNK_BYTES, decompressed
-from dataproc.recipe import Source
+from dataproc.recipe.sources import Source
 from manifest.errors import DataError, InputError
 from manifest.record import Model
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from dataproc import progress
+from dataproc.templates import LONG_PROMPT
 from manifest.artifact import Opened
 from manifest.mixture import Mixture
 
@@ -18,6 +19,7 @@ COLUMNS = (
     ("source", "source"),
     ("documents\nin", "records"),
     ("un-\nreadable", "unreadable"),
+    ("un-\nanswered", "unanswered"),
     ("short", "short"),
     ("tomb-\nstoned", "tombstoned"),
     ("duplicate\nwithin", "duplicates_within"),
@@ -34,9 +36,23 @@ def show(item: Opened) -> None:
     if isinstance(item.manifest, Mixture):
         summary = item.manifest.summary
         progress.console.print(table(summary["sources"]))
+        for line in answer_lines(summary.get("answers", {})):
+            progress.console.print(line, highlight=False, markup=False)
         for group, clusters in summary["clusters"].items():
             for line in dedup_lines(group, clusters):
                 progress.console.print(line, highlight=False, markup=False)
+
+
+def answer_lines(streams: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """How much is learned of the streams of which only answers are."""
+    for name, found in streams.items():
+        share = found["learned"] / max(1, found["tokens"])
+        yield f"{name}: {found['learned']:,} of {found['tokens']:,} tokens are learned ({share:.1%}), the answers"
+        if found["long_prompts"]:
+            yield (
+                f"  {found['long_prompts']:,} of {found['documents']:,} prompts have more than {LONG_PROMPT:,} tokens; "
+                "in windows of that many there is no answer to them"
+            )
 
 
 def dedup_lines(group: str, clusters: Mapping[str, Any]) -> Iterator[str]:
@@ -69,7 +85,7 @@ def _share(sampled: Mapping[str, Any]) -> str:
 
 def table(sources: Mapping[str, Mapping[str, int]]) -> Table:
     """The retention of every source, and their sum; columns that are seldom needed only where they are."""
-    seldom = ("unreadable", "tombstoned", "near_heldout")
+    seldom = ("unreadable", "unanswered", "tombstoned", "near_heldout")
     shown = [c for c in COLUMNS if c[1] not in seldom or any(row.get(c[1]) for row in sources.values())]
     made = Table(box=None, pad_edge=False, header_style="bold", footer_style="bold", show_footer=True)
     for title, key in shown:

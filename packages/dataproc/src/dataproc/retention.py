@@ -20,15 +20,22 @@ def retention(
     deduped: Artifacts,
     tokens: Artifacts,
 ) -> dict[str, Any]:
-    """{"sources": {source: counts of documents at every stage, tokens}}.
+    """{"sources": {source: counts of documents at every stage, tokens}}. tokens: by stream; those of a source are
+    of all its streams, of which some may hold the same documents. Beside it, if there are any, {"answers": {stream
+    of which only answers are learned: documents, tokens, those that are learned, prompts that are too long}}.
 
-    A document is counted once: unreadable, short, tombstoned (named only where there are any), duplicate (within its
-    source or of another), held out (or near a held-out one), or kept. Where short documents take part in dedup, those
-    that it removed count as duplicates.
+    A document is counted once: unreadable, unanswered (named only of sources with answers), short, tombstoned (named
+    only where there are any), duplicate (within its source or of another), held out (or near a held-out one), or kept.
+    Where short documents take part in dedup, those that it removed count as duplicates.
     """
     removed = _removed(ledgers)
     held = summary_of(heldout)["sources"] if heldout else {}
-    return {"sources": {name: _row(name, documents, removed, held, deduped, tokens) for name in recipe.sources}}
+    sizes = dict.fromkeys(recipe.sources, 0)
+    for stream, slice_ in recipe.streams().items():
+        sizes[slice_.source] += int(summary_of(tokens[stream])["tokens"])
+    rows = {name: _row(name, documents, removed, held, deduped, size) for name, size in sizes.items()}
+    answers = {name: dict(summary) for name in tokens if "learned" in (summary := summary_of(tokens[name]))}
+    return {"sources": rows, **({"answers": answers} if answers else {})}
 
 
 OF_CLUSTERS = (
@@ -48,7 +55,7 @@ def _row(
     removed: Mapping[str, Mapping[str, int]],
     held: Mapping[str, Mapping[str, int]],
     deduped: Artifacts,
-    tokens: Artifacts,
+    tokens: int,
 ) -> dict[str, int]:
     normal, kept = summary_of(documents[name]), summary_of(deduped[name])
     duplicates = removed.get(name, {"within": 0, "across": 0})
@@ -56,6 +63,7 @@ def _row(
     return {
         "records": normal["records"],
         "unreadable": normal["unreadable"],
+        **({"unanswered": normal["unanswered"]} if "unanswered" in normal else {}),
         "short": normal["short"] + kept["short"],
         **({"tombstoned": normal["tombstoned"]} if "tombstoned" in normal else {}),
         "duplicates_within": duplicates["within"],
@@ -64,7 +72,7 @@ def _row(
         "near_heldout": after_dedup - kept["short"] - kept["documents"] - held.get(name, {"heldout": 0})["heldout"],
         "kept": kept["documents"],
         "text_bytes": kept["text_bytes"],
-        "tokens": int(summary_of(tokens[name])["tokens"]) if name in tokens else 0,
+        "tokens": tokens,
     }
 
 

@@ -7,7 +7,7 @@ JSON lines and Parquet are read in bulk where nothing about a record is odd. The
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from dataproc import jsonl, raw
 from dataproc.raw import RawFile, Unreadable
-from dataproc.recipe import Source
+from dataproc.recipe.sources import Source
+from dataproc.turns import Role
 from manifest.identity import canonical_json
 
 ROW_BYTES = 100
@@ -31,12 +32,17 @@ _LEAST_FLOAT, _MOST_FLOAT = 1e-4, 1e15
 class Rows:
     """Some records in their order: the texts as they were read, the ids (empty where the content is to give one), the
     metadata as canonical JSON; and those that cannot become documents.
+
+    roles: of a source with answers, who speaks in the turns of each record. `texts` then has one row per turn.
+    unanswered: how many of the bad ones lack nothing but an answer.
     """
 
     texts: pa.LargeStringArray
     ids: list[str]
     metas: list[bytes]
     bad: list[Unreadable]
+    roles: Sequence[tuple[Role, ...]] = ()
+    unanswered: int = 0
 
     @property
     def bytes(self) -> int:
@@ -85,7 +91,7 @@ class _Gathered:
             self.bad.append(record)
             return None
         try:
-            text = _text(record, self.text)
+            text = record_text(record, self.text)
             self._add(record)
         except RecordError as error:
             excerpt = reprlib.repr(record)
@@ -102,8 +108,8 @@ class _Gathered:
         return Rows(texts, self.ids, self.metas, self.bad)
 
     def _add(self, record: dict[str, Any]) -> None:
-        identifier = "" if self.id is None else f"{self.name}/{_id(record, self.id)}"
-        self.metas.append(_meta(record, self.text, self.id))
+        identifier = "" if self.id is None else f"{self.name}/{record_id(record, self.id)}"
+        self.metas.append(record_meta(record, self.text, self.id))
         self.ids.append(identifier)
 
 
@@ -199,7 +205,8 @@ def _others(batch: pa.RecordBatch, name: str) -> list[dict[str, Any]] | None:
 # ---- fields
 
 
-def _text(record: dict[str, Any], name: str) -> str:
+def record_text(record: Mapping[str, Any], name: str) -> str:
+    """The string in a field. Raises RecordError if there is none."""
     text = record.get(name)
     if not isinstance(text, str):
         found = f"is {type(text).__name__}" if name in record else f"is missing (fields: {', '.join(record)})"
@@ -207,15 +214,16 @@ def _text(record: dict[str, Any], name: str) -> str:
     return text
 
 
-def _id(record: dict[str, Any], name: str) -> str | int:
+def record_id(record: Mapping[str, Any], name: str) -> str | int:
+    """The id in a field. Raises RecordError if there is none."""
     value = record.get(name)
     if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
         raise RecordError(f"field {name!r} is {value!r}; expected an id (a string or a whole number)")
     return value
 
 
-def _meta(record: dict[str, Any], text: str, identifier: str | None) -> bytes:
-    """The other fields of a record; a field `meta` that is alone is taken as it is."""
+def record_meta(record: dict[str, Any], text: str, identifier: str | None) -> bytes:
+    """The other fields of a record; a field `meta` that is alone is taken as it is. Raises RecordError."""
     other = record.copy()
     other.pop(text, None)
     if identifier is not None:

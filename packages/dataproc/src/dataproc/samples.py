@@ -26,7 +26,7 @@ class Sample:
 
 def removed_samples(mixture: Opened, count: int) -> list[Sample]:
     """`count` removals of a mixture, each of another cluster: near rather than equal copies, by hash of the id."""
-    stages = _upstream(mixture)
+    stages = upstream(mixture)
     ledger = [shard for item in stages if item.manifest.kind == "ledger" for shard in shard_files(item, "ledger")]
     if not ledger:
         return []
@@ -44,7 +44,7 @@ def removed_samples(mixture: Opened, count: int) -> list[Sample]:
     ]
 
 
-def _upstream(artifact: Opened) -> list[Opened]:
+def upstream(artifact: Opened) -> list[Opened]:
     """Every artifact that an artifact was made from, each once."""
     seen: dict[str, Opened] = {}
     for item in _walk(artifact):
@@ -62,5 +62,5 @@ def _walk(artifact: Opened) -> Iterator[Opened]:
 
 def _texts(documents: Sequence[Opened], ids: Sequence[str]) -> dict[str, str]:
     files = [file for item in documents for file in shard_files(item, "documents")]
-    rows = pl.scan_parquet(files).select("id", "text").filter(pl.col("id").is_in(ids)).collect(engine="streaming")
-    return dict(rows.iter_rows())
+    rows = pl.concat(pl.scan_parquet(file).select("id", "text") for file in files)
+    return dict(rows.filter(pl.col("id").is_in(ids)).collect(engine="streaming").iter_rows())

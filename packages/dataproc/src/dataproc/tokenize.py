@@ -1,7 +1,7 @@
-"""Documents → tokens: one stream per source, documents in order of id hash, each closed by end-of-text.
+"""Documents → tokens: a stream per slice of a source, documents in order of id hash, each closed by end-of-text.
 
 in:  deduped/<source>, tokenizers/<name>
-out: tokens/<source>: shards `tokens-*` (.bin, .idx, .ids; see manifest.indexed)
+out: tokens/<source>: shards `tokens-*` (.bin, .idx, .ids, and .mask where a source has answers; see manifest.indexed)
 
 Shards hold ranges of the id hash: documents are exchanged by it, then each partition is sorted and encoded.
 """
@@ -16,10 +16,14 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from dataproc.documents import batches, file_sha256
+from dataproc import answers
+from dataproc.documents import DOCUMENTS, batches, documents_schema, file_shard
+from dataproc.recipe.views import Slice
 from dataproc.shuffle import Scattered, write_partitions
+from dataproc.slices import chosen
 from dataproc.stage import Draft, Made
-from dataproc.vocab import end_of_text, load
+from dataproc.templates import Template
+from dataproc.vocab.files import declared_end, end_of_text, load, size_of
 from dataproc.workers import Workers
 from manifest.identity import hash64
 from manifest.indexed import ShardWriter, token_dtype
@@ -29,23 +33,40 @@ STAGE = "tokenize/1"
 SHARD_TEXT_BYTES = 256_000_000
 BATCH_BYTES = 4_000_000
 SUFFIXES = (".bin", ".idx", ".ids")
+MASK = ".mask"
 
 
 class Tokenized(Model):
-    """One shard of a stream. `files` are .bin, .idx, .ids in this order."""
+    """One shard of a stream. `files` are .bin, .idx, .ids, .mask in this order. The last two counts are of a shard with
+    a mask (see answers.py).
+    """
 
     files: tuple[Shard, ...]
     tokens: int
     documents: int
+    learned: int = 0
+    long_prompts: int = 0
 
 
-def tokenize(shards: Sequence[Path], text_bytes: int, tokenizer: Path, *, workers: Workers, draft: Draft) -> Made:
-    """The stage. tokenizer: its directory. text_bytes: of all documents in `shards`."""
+def tokenize(
+    shards: Sequence[Path],
+    text_bytes: int,
+    tokenizer: Path,
+    *,
+    stream: Slice,
+    template: Template | None = None,
+    workers: Workers,
+    draft: Draft,
+) -> Made:
+    """The stage. tokenizer: its directory. text_bytes: of all documents in `shards`. stream: which of them it takes.
+
+    template: how documents with answers are written. Documents without are learned as they are.
+    """
     partitions = max(1, -(-text_bytes // SHARD_TEXT_BYTES))
     done = workers.exchange(
-        partial(_scatter, partitions=partitions),
+        partial(_scatter, stream=stream, partitions=partitions),
         shards,
-        partial(_gather, tokenizer=tokenizer, draft=draft.path),
+        partial(_gather, tokenizer=tokenizer, template=template, draft=draft.path),
         partitions=partitions,
         result=Tokenized,
         scratch=draft.scratch,
@@ -53,36 +74,50 @@ def tokenize(shards: Sequence[Path], text_bytes: int, tokenizer: Path, *, worker
     )
     done = [shard for shard in done if shard.documents]
     summary = {"documents": sum(d.documents for d in done), "tokens": sum(d.tokens for d in done)}
+    if template is not None:
+        summary |= {"learned": sum(d.learned for d in done), "long_prompts": sum(d.long_prompts for d in done)}
     return Made(tuple(file for d in done for file in d.files), summary)
 
 
-def _scatter(shard: Path, file: Path, *, partitions: int) -> None:
-    table = pa.concat_tables([pa.Table.from_batches([b]) for b in batches(shard, ["id", "text"])])
+def _scatter(shard: Path, file: Path, *, stream: Slice, partitions: int) -> None:
+    more = [name for name in documents_schema(shard).names if name not in DOCUMENTS.names]
+    wanted = ["id", "text", "meta", *more]
+    table = pa.Table.from_batches([chosen(batch, stream) for batch in batches(shard, wanted)])
+    table = table.select(["id", "text", *more])
     keys = np.array([hash64(i) for i in table["id"].to_pylist()], np.uint64)
     # Partition p holds the p-th of `partitions` equal ranges of the hash, so shards follow each other in order.
     partition = (keys >> np.uint64(32)) * np.uint64(partitions) >> np.uint64(32)
     write_partitions(file, table.append_column("key", pa.array(keys)), partition.astype(np.int64), partitions)
 
 
-def _gather(partition: int, rows: Scattered, *, tokenizer: Path, draft: Path) -> Tokenized:
+def _gather(partition: int, rows: Scattered, *, tokenizer: Path, template: Template | None, draft: Path) -> Tokenized:
     found = list(rows)
     stem = draft / f"tokens-{partition:05d}"
     if not found:
         return Tokenized(files=(), tokens=0, documents=0)
     table = pa.Table.from_batches(found).sort_by([("key", "ascending"), ("id", "ascending")])
     encoder = _encoder(tokenizer)
-    end = end_of_text(encoder)
-    with ShardWriter(stem, token_dtype(encoder.get_vocab_size())) as writer:
-        for ids, texts in _batches(table):
-            for identifier, encoding in zip(
-                ids, encoder.encode_batch_fast(texts, add_special_tokens=False), strict=True
-            ):
-                writer.add(identifier, [*encoding.ids, end])
+    end = end_of_text(encoder, declared_end(tokenizer))
+    counts = answers.Counts()
+    with ShardWriter(stem, token_dtype(size_of(encoder)), masked=template is not None) as writer:
+        if template is None:
+            _write(table, encoder, end, writer)
+        else:
+            counts = answers.write(table, answers.Encoder(encoder, template, end), writer)
+    suffixes = SUFFIXES if template is None else (*SUFFIXES, MASK)
     return Tokenized(
-        files=tuple(_file(stem.with_suffix(suffix), writer.documents) for suffix in SUFFIXES),
+        files=tuple(file_shard(stem.with_suffix(suffix), writer.documents) for suffix in suffixes),
         tokens=writer.tokens,
         documents=writer.documents,
+        learned=counts.learned,
+        long_prompts=counts.long_prompts,
     )
+
+
+def _write(table: pa.Table, encoder: Tokenizer, end: int, writer: ShardWriter) -> None:
+    for ids, texts in _batches(table):
+        for identifier, encoding in zip(ids, encoder.encode_batch_fast(texts, add_special_tokens=False), strict=True):
+            writer.add(identifier, [*encoding.ids, end])
 
 
 @lru_cache(maxsize=1)
@@ -106,9 +141,3 @@ def _batches(table: pa.Table) -> Iterator[tuple[list[str], list[str]]]:
                 ids, texts, size = [], [], 0
     if ids:
         yield ids, texts
-
-
-def _file(path: Path, rows: int) -> Shard:
-    """The file's own bytes are its canonical content, so its digest is its SHA-256."""
-    sha256 = file_sha256(path)
-    return Shard(path=path.name, rows=rows, digest=sha256, bytes=path.stat().st_size, sha256=sha256)

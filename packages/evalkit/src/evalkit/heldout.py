@@ -1,6 +1,6 @@
 """A held-out artifact → the documents that are scored.
 
-heldout/<recipe>: `heldout-*` (id, text, source, meta). Of each source all documents, or the `limit` with the smallest
+heldout/all: `heldout-*` (id, text, source, meta). Of each source all documents, or the `limit` with the smallest
 hash of their id, so a larger limit scores the same documents and more. A document without text has no bits per byte and
 is left out.
 """

@@ -144,7 +144,10 @@ def _open_stream(uri: str, stream: Stream, block_tokens: int) -> TokenStream:
 def _shards(uri: str, stream: Stream) -> list[Shard]:
     opened = open_artifact(uri)
     _require_same(uri, opened.manifest, stream)
-    return [open_shard((opened.directory / shard.bin.path).with_suffix("")) for shard in stream.shards]
+    return [
+        open_shard((opened.directory / shard.bin.path).with_suffix(""), masked=shard.mask is not None)
+        for shard in stream.shards
+    ]
 
 
 def _require_same(uri: str, found: Manifest, stream: Stream) -> None:

@@ -16,6 +16,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from manifest.indexed import Shard, Tokens, open_shard
 
@@ -50,6 +51,14 @@ class TokenStream:
     def read(self, start: int, length: int) -> Tokens:
         """`length` tokens from position `start`, wrapping at the end of the stream. Shape (length,)."""
         parts = [self.shards[s].tokens[a:b] for s, a, b in self._pieces(start, length)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def learned(self, start: int, length: int) -> npt.NDArray[np.bool_]:
+        """Which tokens of `read(start, length)` are learned. Shape (length,)."""
+        parts = []
+        for s, a, b in self._pieces(start, length):
+            mask = self.shards[s].mask
+            parts.append(np.ones(b - a, bool) if mask is None else mask[a:b].astype(bool))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def spans(self, start: int, length: int) -> Iterator[Span]:

@@ -5,6 +5,7 @@
            i32 lengths[documents] (tokens), i64 pointers[documents] (bytes), i64 boundaries[documents + 1]
     .ids   b"WNWIDS\\0\\1", u64 documents, u64 hashes[documents], u64 offsets[documents + 1],
            UTF-8 ids end to end
+    .mask  where only a part of a document is learned: u8 per token of `.bin`, 1 where it is
 
 Documents lie in order of (hash64(id), id), so `.ids` finds a document by binary search, and the same files
 serve Megatron-LM, GPT-NeoX and NeMo. Everything is little-endian and memory-mapped.
@@ -41,23 +42,33 @@ def token_dtype(vocab_size: int) -> np.dtype[np.generic]:
 
 
 class ShardWriter:
-    """Writes one shard, document by document, in order of (hash64(id), id). Use as a context manager."""
+    """Writes one shard, document by document, in order of (hash64(id), id). Use as a context manager.
 
-    def __init__(self, stem: Path, dtype: np.dtype[np.generic]) -> None:
+    masked: whether it says of every token if it is learned.
+    """
+
+    def __init__(self, stem: Path, dtype: np.dtype[np.generic], *, masked: bool = False) -> None:
         self.stem, self.dtype = stem, dtype
         self.tokens = 0
         self._lengths: list[int] = []
         self._hashes: list[int] = []
         self._ids: list[bytes] = []
         self._bin: BinaryIO = _file(stem, ".bin").open("wb")
+        self._mask: BinaryIO | None = _file(stem, ".mask").open("wb") if masked else None
 
-    def add(self, document_id: str, tokens: npt.ArrayLike) -> None:
-        """Appends a document. `tokens` end with the end-of-text token."""
+    def add(self, document_id: str, tokens: npt.ArrayLike, learned: npt.ArrayLike | None = None) -> None:
+        """Appends a document. `tokens` end with the end-of-text token; `learned` says which of them are (None: all)."""
         array = np.ascontiguousarray(tokens, dtype=self.dtype)
         if isinstance(tokens, np.ndarray):  # NumPy checks lists itself
             assert np.array_equal(array, tokens), f"{document_id} has a token that {self.dtype} cannot hold"
         key = (hash64(document_id), document_id.encode("utf-8"))
         assert not self._ids or (self._hashes[-1], self._ids[-1]) < key, "documents come in order of (hash, id)"
+        if self._mask is not None:
+            mask = np.ones(array.size, "u1") if learned is None else np.asarray(learned, bool).astype("u1")
+            assert mask.shape == array.shape, f"{document_id}: {mask.size} marks for {array.size} tokens"
+            self._mask.write(mask.data)
+        else:
+            assert learned is None, "a shard without a mask learns all"
         self._bin.write(array.data)
         self._lengths.append(array.size)
         self._hashes.append(key[0])
@@ -75,6 +86,8 @@ class ShardWriter:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bin.close()
+        if self._mask is not None:
+            self._mask.close()
         if kind is None:
             self._write_idx()
             self._write_ids()
@@ -113,6 +126,8 @@ class Shard:
     hashes: npt.NDArray[np.uint64]
     id_offsets: npt.NDArray[np.uint64]
     id_bytes: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.uint8] | None = None
+    """1 per token that is learned; None if all are."""
 
     @property
     def documents(self) -> int:
@@ -162,8 +177,8 @@ class Shard:
             index += 1
 
 
-def open_shard(stem: Path) -> Shard:
-    """Maps `.bin`, `.idx` and `.ids`. Raises CorruptArtifact if they are not what the formats say."""
+def open_shard(stem: Path, *, masked: bool = False) -> Shard:
+    """Maps `.bin`, `.idx`, `.ids` and, if `masked`, `.mask`. Raises CorruptArtifact if they are not these."""
     tokens, idx, ids = (_file(stem, suffix) for suffix in (".bin", ".idx", ".ids"))
     dtype, documents = _idx_header(idx)
     if _head(ids, 16) != IDS_MAGIC + documents.to_bytes(8, "little"):
@@ -175,12 +190,16 @@ def open_shard(stem: Path) -> Shard:
     _require_size(tokens, token_bytes)
     _require_size(idx, 34 + 20 * documents + 8)
     _require_size(ids, 16 + 8 * (2 * documents + 1) + int(offsets[-1]))
+    count = token_bytes // dtype.itemsize
+    if masked:
+        _require_size(_file(stem, ".mask"), count)
     return Shard(
-        tokens=_map(tokens, dtype, 0, token_bytes // dtype.itemsize),
+        tokens=_map(tokens, dtype, 0, count),
         pointers=pointers,
         hashes=_map(ids, np.dtype("<u8"), 16, documents),
         id_offsets=offsets,
         id_bytes=_map(ids, np.dtype("u1"), 16 + 8 * (2 * documents + 1), int(offsets[-1])),
+        mask=_map(_file(stem, ".mask"), np.dtype("u1"), 0, count) if masked else None,
     )
 
 

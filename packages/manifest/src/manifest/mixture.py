@@ -14,13 +14,36 @@ from pydantic import Field, model_validator
 from manifest.record import FileEntry, Manifest, Model, Reference
 
 
+class FimTokens(Model):
+    """The ids of the tokens that mark a document rearranged for fill-in-the-middle, and of the padding after it."""
+
+    prefix: int = Field(ge=0)
+    middle: int = Field(ge=0)
+    suffix: int = Field(ge=0)
+    pad: int = Field(ge=0)
+
+
 class Tokenizer(Model):
-    """The tokenizer of every stream. `digest` is over its files; `end_of_text` closes each document."""
+    """The tokenizer of every stream. `digest` is over its files; `end_of_text` closes each document; `fim` is there
+    where the vocabulary has such tokens.
+    """
 
     uri: str
     digest: str
     vocab_size: int = Field(gt=0)
     end_of_text: int = Field(ge=0)
+    fim: FimTokens | None = None
+
+    @model_validator(mode="after")
+    def _tokens_are_its_own(self) -> Self:
+        if self.fim is not None:
+            ids = {"end_of_text": self.end_of_text, **dict(self.fim)}
+            beyond = [name for name, number in ids.items() if number >= self.vocab_size]
+            if beyond:
+                raise ValueError(f"{', '.join(beyond)}: not among the {self.vocab_size} tokens of the vocabulary")
+            if len(set(ids.values())) < len(ids):
+                raise ValueError(f"two of {ids} are the same token; each needs one of its own")
+        return self
 
 
 class TokenShard(Model):
@@ -49,12 +72,19 @@ class Stream(Model):
 
 
 class View(Model):
-    """How a phase reads a stream. `of` is the source or view it was declared over."""
+    """How a phase reads a stream.
+
+    of: the source it was declared over. where, part, template: which of its documents the stream has, and how they are
+    written; they say what the stream is and change nothing when it is read. fim: the share of documents in a window
+    that are rearranged when they are read.
+    """
 
     of: str
     stream: str
-    fim: float | None = None
+    where: dict[str, tuple[str | bool | int | float, ...]] = Field(default_factory=dict)
+    part: Literal["even", "odd"] | tuple[float, float] | None = None
     template: str | None = None
+    fim: float | None = Field(default=None, gt=0, le=1)
 
 
 class Phase(Model):
@@ -86,6 +116,8 @@ class Mixture(Manifest):
         for name, view in self.views.items():
             if view.stream not in self.streams:
                 raise ValueError(f"view {name!r} reads stream {view.stream!r}, which the mixture does not have")
+            if view.fim is not None and self.tokenizer.fim is None:
+                raise ValueError(f"view {name!r} is for fill-in-the-middle, and the tokenizer has no tokens for it")
         for phase in self.phases:
             for name, blocks in phase.draw.items():
                 if name not in self.views:

@@ -69,11 +69,13 @@ def _audit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "audit",
         help="the documents of a step",
         description="Prints a line per document and window that a step reads: window, view, stream, epoch, block, "
-        "first and last + 1 token within the stream, document.",
+        "first and last + 1 token within the stream, document. With --windows, a line per window: what of it is "
+        "learned, and what fill-in-the-middle did to it.",
         epilog="example: trainer audit store/runs/demo-tiny-0123456789ab --step 17",
     )
     audit.add_argument("run_directory", type=Path, metavar="run", help="<store>/runs/<run>")
     audit.add_argument("--step", type=int, required=True, help="counted from 0, as in metrics.jsonl")
+    audit.add_argument("--windows", action="store_true", help="a line per window, as it was learned")
     audit.set_defaults(run=_audit)
 
 
@@ -106,9 +108,9 @@ def _fit(arguments: argparse.Namespace) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> None:
-    from trainer.audit import audit
+    from trainer.audit import audit, audit_windows
 
-    for line in audit(arguments.run_directory, arguments.step):
+    for line in (audit_windows if arguments.windows else audit)(arguments.run_directory, arguments.step):
         print(line)
 
 

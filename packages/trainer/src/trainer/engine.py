@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
@@ -32,7 +33,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class StepResult:
-    """losses (N,): nats of each row that this rank read, padding included. gradient_norm: global, before clipping."""
+    """losses (N,): nats over the targets of each row that this rank read. gradient_norm: global, before clipping."""
 
     losses: Tensor
     gradient_norm: float
@@ -103,26 +104,33 @@ class Engine:
         }
 
     def step(self, batch: StepBatch, rate: float) -> StepResult:
-        """Learns from one step at the learning rate `rate`. Collective."""
+        """Learns from one step at the learning rate `rate`. Collective.
+
+        A step without a single target on any rank has a gradient of 0: AdamW still takes it, with what it remembers.
+        """
         for group in self._inner.param_groups:
             group["lr"] = rate * group["lr_multiplier"]
         rows, seq_len = batch.tokens.shape
         size = max(1, self._micro_batch_tokens // seq_len)
+        targets = max(1.0, float(self.sum(torch.tensor(batch.weights.sum(dtype=np.float64)))))
         losses = []
         for first in range(0, rows, size):
             self._deepspeed.set_gradient_accumulation_boundary(first + size >= rows)
-            losses.append(self._forward_backward(batch, slice(first, first + size)))
+            losses.append(self._forward_backward(batch, slice(first, first + size), targets))
         # At stage 0 DeepSpeed reports no norm; the reduced gradients are there until its step.
         norm = self._gradient_norm() if self._stage == 0 else None
         self._deepspeed.step()
         return StepResult(torch.cat(losses), float(self._deepspeed.get_global_grad_norm()) if norm is None else norm)
 
-    def _forward_backward(self, batch: StepBatch, rows: slice) -> Tensor:
+    def _forward_backward(self, batch: StepBatch, rows: slice, targets: float) -> Tensor:
         tokens_BT = torch.from_numpy(batch.tokens[rows]).to(self.device)
-        weight_B = torch.from_numpy(batch.weights[rows]).to(self.device)
-        loss_B = window_losses(self._deepspeed(tokens_BT[:, :-1]), tokens_BT[:, 1:])
+        weights_BT = torch.from_numpy(batch.weights[rows]).to(self.device)
+        inputs = [tokens_BT[:, :-1]]
+        if batch.documents is not None:
+            inputs.append(torch.from_numpy(batch.documents[rows]).to(self.device)[:, :-1])
+        loss_B = window_losses(self._deepspeed(*inputs), tokens_BT[:, 1:], weights_BT)
         # DeepSpeed averages gradients over ranks; times `world` makes that the sum of every rank's part.
-        self._deepspeed.backward((loss_B * weight_B).sum() * (self.world / batch.targets))
+        self._deepspeed.backward(loss_B.sum() * (self.world / targets))
         return loss_B.detach()
 
     def _gradient_norm(self) -> float:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from manifest.artifact import Opened, open_artifact
+from manifest.artifact import Opened, open_artifact, read_manifest
 from manifest.mixture import Mixture
 from manifest.progress import span
 from manifest.store import LocalStore
 from trainer import schedule
+from trainer.data.checks import remarks, require_readable
 from trainer.launch import Workers, launch
 from trainer.progress import Watch, say
 from trainer.recipe import TrainRecipe
@@ -66,7 +68,7 @@ def fit(options: FitOptions) -> str:
     """
     store = local_store(options.out)
     run = plan_run(options, store)
-    for line in _remarks(options.recipe, run):
+    for line in _remarks(options, run):
         say(line)
     directory = store.root / run.path
     directory.mkdir(parents=True, exist_ok=True)
@@ -95,6 +97,7 @@ def plan_run(options: FitOptions, store: LocalStore) -> Run:
     assert isinstance(manifest, Mixture)
     seed = run_seed(manifest, options.seed)
     timeline = make_timeline(manifest, resolved.recipe, where=resolved.where, seed=seed, tokens=options.tokens)
+    require_readable(mixture, resolved.recipe, resolved.where)
     total = tokens_before(timeline, timeline.total_steps)
     shape = shape_of(resolved.recipe, resolved.size, manifest.tokenizer.vocab_size)
     identity = run_identity(
@@ -114,10 +117,14 @@ def plan_run(options: FitOptions, store: LocalStore) -> Run:
     )
 
 
-def _remarks(resolved: Resolved, run: Run) -> Iterator[str]:
+def _remarks(options: FitOptions, run: Run) -> Iterator[str]:
     """What a user should know before the run begins."""
+    resolved = options.recipe
     for note in resolved.notes:
         yield f"size {resolved.name} sets {note}"
+    _, mixture = read_manifest(options.mixture, kind="mixture")
+    assert isinstance(mixture, Mixture)
+    yield from remarks(mixture, run.recipe)
     for warning in schedule.warnings(run.recipe, run.timeline):
         yield f"warning: {warning}"
 
@@ -138,13 +145,30 @@ def _summarise(directory: Path, run: Run, step: int) -> None:
     total = run.timeline.total_steps
     if step < total:
         say(f"stopped after step {step} of {total}; the same command goes on from there")
-    if rows:
-        seconds = sum(row["seconds"] for row in rows)
-        views = ", ".join(f"{view} {loss:.3f}" for view, loss in sorted(rows[-1]["views"].items()))
-        say(
-            f"{len(rows):,} steps done, {rows[-1]['tokens']:,} tokens in {span(seconds)}: loss {rows[0]['loss']:.3f} → "
-            f"{rows[-1]['loss']:.3f} ({views}); {directory / METRICS}"
-        )
+    if not rows:
+        return
+    learned = [row for row in rows if row["loss"] is not None]
+    done = f"{len(rows):,} steps done, {rows[-1]['tokens']:,} tokens in {span(sum(row['seconds'] for row in rows))}"
+    if learned:
+        views = ", ".join(f"{view} {loss:.3f}" for view, loss in sorted(learned[-1]["views"].items()))
+        done += f": loss {learned[0]['loss']:.3f} → {learned[-1]['loss']:.3f} ({views})"
+    say(f"{done}; {directory / METRICS}")
+    if len(learned) < len(rows):
+        say(f"{len(rows) - len(learned):,} steps had nothing to learn: all of their tokens are masked (loss null)")
+    fim: Counter[str] = Counter()
+    for row in rows:
+        fim.update(row.get("fim") or {})
+    if fim["segments"]:
+        say(_fim_line(fim))
+
+
+def _fim_line(counts: Counter[str]) -> str:
+    """What fill-in-the-middle did, counted as in data/fim.py."""
+    return (
+        "fill-in-the-middle: {rearranged:,} of {segments:,} documents in windows rearranged ({suffix_first:,} with the "
+        "suffix first), {kept:,} kept for their special tokens or bytes; {truncated:,} tokens cut off, {padding:,} of "
+        "padding"
+    ).format_map(counts)
 
 
 @dataclass

@@ -26,6 +26,7 @@ from manifest.record import Producer, now
 from manifest.store import LocalStore
 from trainer import metrics
 from trainer.checkpoint import restore, save
+from trainer.data.fim import COUNTS
 from trainer.data.loader import StepBatch, StepSource, prefetched, step_source
 from trainer.engine import Engine
 from trainer.model.decoder import build
@@ -37,7 +38,7 @@ from trainer.timeline import tokens_before
 Stop = Callable[[], bool]
 """Whether somebody has asked this worker to stop."""
 
-LIBRARIES = ("torch", "deepspeed", "safetensors")
+LIBRARIES = ("torch", "deepspeed", "safetensors", "tokenizers")
 
 
 class DivergedError(WinnowError):
@@ -81,7 +82,7 @@ def _prepare(store: LocalStore, run: Run) -> Training:
     settings = run.recipe.engine
     decoder = build(run.shape, seed=run.seed, recompute=settings.activation_checkpointing)
     engine = Engine(decoder, run.recipe.optimizer, settings)
-    source = step_source(mixture, run.timeline, rank=engine.rank, world=engine.world)
+    source = step_source(mixture, run.timeline, rank=engine.rank, world=engine.world, phases=run.recipe.phases)
     return Training(store, run, mixture, engine, source, curves(run.recipe, run.timeline))
 
 
@@ -104,7 +105,7 @@ def _steps(training: Training, first: int, stop: Stop) -> None:
         for batch in batches:
             row, asked = _step(training, batch, stop)
             done = batch.step + 1
-            if not (math.isfinite(row.loss) and math.isfinite(row.grad_norm)):
+            if not (math.isfinite(row.loss or 0.0) and math.isfinite(row.grad_norm)):
                 raise _diverged(run, row)
             if training.engine.rank == 0:
                 metrics.append(training.store.root / run.path / METRICS, row)
@@ -125,20 +126,26 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.Ste
     rate = training.curves[batch.segment].rate(batch.step)
     result = engine.step(batch, rate)
     sums_V2 = metrics.view_sums(result.losses, batch, len(views))
-    everyone = engine.sum(torch.cat([sums_V2.flatten(), torch.tensor([float(stop())], dtype=torch.float64)]))
-    loss, per_view = metrics.mean_losses(everyone[:-1].view_as(sums_V2), views)
+    fim_C = torch.from_numpy(batch.fim.sum(axis=0)).double()
+    asked = torch.tensor([float(stop())], dtype=torch.float64)
+    everyone = engine.sum(torch.cat([sums_V2.flatten(), fim_C, asked]))
+    sums_V2 = everyone[: sums_V2.numel()].view_as(sums_V2)
+    loss, per_view = metrics.mean_losses(sums_V2, views)
+    fim = dict(zip(COUNTS, map(int, everyone[sums_V2.numel() : -1]), strict=True))
     tokens, before = tokens_before(run.timeline, batch.step + 1), tokens_before(run.timeline, batch.step)
     seconds = time.monotonic() - started
     row = metrics.StepMetrics(
         step=batch.step,
         phase=phase,
         tokens=tokens,
+        targets=int(sums_V2[:, 1].sum()),
         loss=loss,
         views=per_view,
         lr=rate,
         grad_norm=result.gradient_norm,
         tokens_per_s=round((tokens - before) / seconds, 1),
         seconds=round(seconds, 4),
+        fim=fim if training.source.reader.fim else None,
     )
     return row, bool(everyone[-1] > 0)
 
@@ -180,7 +187,9 @@ def _save(training: Training, step: int, *, full: bool) -> None:
 
 
 def _diverged(run: Run, row: metrics.StepMetrics) -> DivergedError:
-    what = f"the loss is {row.loss}" if not math.isfinite(row.loss) else f"the gradient's norm is {row.grad_norm}"
+    what = (
+        f"the loss is {row.loss}" if not math.isfinite(row.loss or 0.0) else f"the gradient's norm is {row.grad_norm}"
+    )
     return DivergedError(
         f"run {run.name}: {what} at step {row.step} (phase {row.phase}, learning rate {row.lr:.3g}). Its last "
         "checkpoint stays. Lower the schedule's peak, lengthen its warm-up or lower optimizer.clip: that is a new run"

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def window_losses(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """(B,): the cross-entropy in nats, summed over the targets of each window."""
+def window_losses(logits_BTV: Tensor, targets_BT: Tensor, weights_BT: Tensor | None = None) -> Tensor:
+    """(B,): the cross-entropy in nats, summed over the targets of each window, each times its weight (default 1)."""
     losses = functional.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="none")
-    return losses.view(targets_BT.shape).sum(dim=1)
+    losses_BT = losses.view(targets_BT.shape)
+    return (losses_BT if weights_BT is None else losses_BT * weights_BT).sum(dim=1)

@@ -1,10 +1,11 @@
 """One row of metrics.jsonl per step.
 
-    step, phase, tokens, loss, views, lr, grad_norm, tokens_per_s, seconds
+    step, phase, tokens, targets, loss, views, lr, grad_norm, tokens_per_s, seconds, fim
 
-`step` counts from 0, as `trainer audit --step` does; `tokens` are all tokens read up to and with it; `loss` is nats
-per target over the step, `views` the same per view; `lr` is the schedule's rate before each group's multiplier;
-`seconds` and `tokens_per_s` are the step's own.
+`step` counts from 0, as `trainer audit --step` does; `tokens` are all tokens read up to and with it; `targets` are
+those that the step learned; `loss` is nats per target over the step (null if it has none), `views` the same per view;
+`lr` is the schedule's rate before each group's multiplier; `seconds` and `tokens_per_s` are the step's own. `fim`, in
+runs that have it: what fill-in-the-middle did in the step (see data/fim.py).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,38 +30,47 @@ class StepMetrics:
     step: int
     phase: str
     tokens: int
-    loss: float
+    targets: int
+    loss: float | None
     views: Mapping[str, float]
     lr: float
     grad_norm: float
     tokens_per_s: float
     seconds: float
+    fim: Mapping[str, int] | None = None
 
 
 def view_sums(loss_N: Tensor, batch: StepBatch, views: int) -> Tensor:
-    """(views, 2): the loss in nats, and the targets, of this rank's windows of each view. Padding counts for none.
+    """(views, 2): the loss in nats, and the targets, of this rank's windows of each view. Only what is learned counts.
 
     In double precision, so that the sum hardly depends on how the windows are dealt out.
     """
-    targets = batch.tokens.shape[1] - 1
     view_N = torch.from_numpy(batch.views)
+    targets_N = torch.from_numpy(batch.weights.sum(axis=1, dtype=np.float64))
     real_N = view_N >= 0
     sums = torch.zeros(views, 2, dtype=torch.float64)
     sums[:, 0].index_add_(0, view_N[real_N], loss_N.double().cpu()[real_N])
-    sums[:, 1].index_add_(0, view_N[real_N], torch.full((int(real_N.sum()),), float(targets), dtype=torch.float64))
+    sums[:, 1].index_add_(0, view_N[real_N], targets_N[real_N])
     return sums
 
 
-def mean_losses(sums_V2: Tensor, views: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """Sums over all ranks → the loss of the step, and of each view that it read."""
+def mean_losses(sums_V2: Tensor, views: Sequence[str]) -> tuple[float | None, dict[str, float]]:
+    """Sums over all ranks → the loss of the step, and of each view of which it learned; None if of none."""
     total = sums_V2.sum(dim=0)
     per_view = {
         view: float(loss / targets) for view, (loss, targets) in zip(views, sums_V2, strict=True) if targets > 0
     }
-    return float(total[0] / total[1]), per_view
+    return (float(total[0] / total[1]) if total[1] > 0 else None), per_view
 
 
 def append(file: Path, row: StepMetrics) -> None:
     """Adds a row, in one write."""
     with file.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(asdict(row)) + "\n")
+        out.write(json.dumps(_fields(row)) + "\n")
+
+
+def _fields(row: StepMetrics) -> dict[str, Any]:
+    fields = asdict(row)
+    if row.fim is None:
+        del fields["fim"]
+    return fields

@@ -110,4 +110,5 @@ class Watch:
     def _state(self, row: dict[str, Any], now: float) -> str:
         left_s = self._left_s(row, now)
         left = f", {span(left_s)} left" if left_s is not None else ""
-        return f"loss {row['loss']:.3f}, {self._rate(row, now):,.0f} tokens/s{left}"
+        loss = "nothing to learn" if row["loss"] is None else f"loss {row['loss']:.3f}"
+        return f"{loss}, {self._rate(row, now):,.0f} tokens/s{left}"

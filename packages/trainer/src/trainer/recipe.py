@@ -101,14 +101,19 @@ class ScheduleRecipe(Model):
 
 
 class PhaseRecipe(Model):
-    """How one phase is learned. reference_steps: steps of the original run, for `trainer plan` without a mixture."""
+    """How one phase is learned.
+
+    loss_on: `answer` is what the streams' masks mark, where they have one. packing: `concat` is documents end to end,
+    each seeing those before it; in `documents` attention stays within each of them, and its first token is no target.
+    reference_steps: steps of the original run, for `trainer plan` without a mixture.
+    """
 
     seq_len: Annotated[Count, Field(ge=2)]
     tokens_per_step: Count
     schedule: ScheduleRecipe
     trainable: Annotated[Literal["all"], _only("all")] = "all"
-    loss_on: Annotated[Literal["all"], _only("all")] = "all"
-    packing: Annotated[Literal["concat"], _only("concat")] = "concat"
+    loss_on: Annotated[Literal["all", "answer"], _only("all", "answer")] = "all"
+    packing: Annotated[Literal["concat", "documents"], _only("concat", "documents")] = "concat"
     optimizer: Literal["keep", "reset"] = "keep"
     reference_steps: Count | None = None
 

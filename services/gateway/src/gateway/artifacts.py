@@ -102,7 +102,8 @@ def metrics_thinned(store: Store, run_path: str, most: int) -> list[dict[str, An
     every = 1
     for number, line in enumerate(_lines(store, run_path)):
         last = number, json.loads(line)
-        if lowest is None or last[1]["loss"] < lowest[1]["loss"]:
+        loss = last[1]["loss"]  # null where a step had nothing to learn
+        if loss is not None and (lowest is None or loss < lowest[1]["loss"]):
             lowest = last
         if number % every == 0:
             kept[number] = last[1]

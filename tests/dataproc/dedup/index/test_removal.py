@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dataproc.dedup.index.remove import remove
+from dataproc.dedup.overlap import overlap
 from dataproc.dedup.stones import Stones, Tombstone, read
 from dataproc.workers import Workers
 from manifest.errors import InputError, WrongArtifact
@@ -18,7 +19,7 @@ from manifest.record import Artifact
 Make = Callable[..., Any]
 Texts = Mapping[str, str]
 Jaccard = Callable[[str, str], float]
-AFTER = [("deduped", "a"), ("deduped", "b"), ("tokenizers", "small"), ("tokens", "a"), ("tokens", "b")]
+AFTER = [("deduped", "a"), ("deduped", "b"), ("tokenizers", "bpe"), ("tokens", "a"), ("tokens", "b")]
 
 
 def stones(documents: Iterable[str] = (), texts: Iterable[str] = ()) -> Stones:
@@ -69,7 +70,7 @@ def test_what_follows_is_that_of_raw_files_without_the_documents(
     with_stones = built(heldout_recipe(scope), corpus, stones(ids))
     never = built(heldout_recipe(scope), dropping(corpus, ids))
     assert digests(with_stones) == digests(never)
-    assert with_stones.rows("heldout", "small") == never.rows("heldout", "small")
+    assert with_stones.rows("heldout", "all") == never.rows("heldout", "all")
     assert digests(with_stones) != digests(built(heldout_recipe(scope), corpus))
 
 
@@ -116,6 +117,14 @@ def test_many_shards_and_workers_change_nothing(
     assert len(cut.rows("documents", "a")) < sum(identifier[0] == "a" for identifier in corpus)
     for source in "ab":
         assert cut.rows("deduped", source) == whole.rows("deduped", source)
+
+
+def test_the_overlap_of_such_a_mixture_is_that_of_what_is_left(built: Make, near_recipe: Make, corpus: Texts) -> None:
+    ids = sorted(corpus)[::9]
+    with_stones = overlap([built(near_recipe(), corpus, stones(ids)).published[0].uri])
+    never = overlap([built(near_recipe(), dropping(corpus, ids)).published[0].uri])
+    assert (with_stones.total, with_stones.shared, with_stones.lost) == (never.total, never.shared, never.lost)
+    assert with_stones.total != overlap([built(near_recipe(), corpus).published[0].uri]).total
 
 
 # ---- what is built anew

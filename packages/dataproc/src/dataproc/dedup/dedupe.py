@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dataproc.dedup.cleaning import character_counts, clean_all
 from dataproc.dedup.places import listed_rows, rows_by_shard
-from dataproc.documents import DOCUMENTS, ShardWriter, batches
+from dataproc.documents import ShardWriter, batches, documents_schema
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
 from manifest.record import Model, Shard
@@ -58,7 +58,7 @@ def _write(numbered: tuple[int, Path], *, drop: tuple[Path, ...], min_chars: int
     """One task: a shard's rows that stay."""
     number, shard = numbered
     dropped = listed_rows(drop, number)
-    writer = ShardWriter(draft, f"documents-{number:05d}", DOCUMENTS)
+    writer = ShardWriter(draft, f"documents-{number:05d}", documents_schema(shard))
     first = documents = text_bytes = short = 0
     for batch in batches(shard):
         stays = np.ones(batch.num_rows, np.bool_)

@@ -1,6 +1,6 @@
 """Which documents are held out.
 
-in:  documents/<source>, and clusters/global or the ledger      out: heldout/<recipe>:
+in:  documents/<source>, and clusters/global or the ledger      out: heldout/all:
      heldout-*    documents
      excluded-*   id, source, heldout: documents that leave training too, and the held-out one that they are like
      places-*     source, shard, row: of all of these
@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 from dataproc.dedup.keep import Key
 from dataproc.dedup.places import Sources, numbered
 from dataproc.dedup.survivors import survivors
-from dataproc.documents import DOCUMENTS, ShardWriter, batches, picked, rows_of
-from dataproc.recipe import Holdout
+from dataproc.documents import ShardWriter, batches, documents_schema, picked, rows_of
+from dataproc.recipe.dedup import Holdout
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
 from manifest.identity import hash64
@@ -207,7 +207,7 @@ class Written(Model):
 def _write(shard: tuple[int, Path, list[int]], *, draft: Path) -> Written:
     """One task: the held-out rows of a shard."""
     number, path, rows = shard
-    writer = ShardWriter(draft, f"heldout-{number:05d}", DOCUMENTS)
+    writer = ShardWriter(draft, f"heldout-{number:05d}", documents_schema(path))
     for batch in picked(path, None, np.array(rows, np.int64)):
         writer.write(batch)
     return Written(shards=writer.close())

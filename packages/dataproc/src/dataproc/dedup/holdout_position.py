@@ -24,7 +24,7 @@ from dataproc.dedup.group import mapped, save
 from dataproc.dedup.holdout import Held, Placed, located, publish
 from dataproc.dedup.places import Sources, listed_rows, numbered, rows_by_shard
 from dataproc.documents import batches, picked
-from dataproc.recipe import Holdout
+from dataproc.recipe.dedup import Holdout
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
 from manifest.identity import hash64

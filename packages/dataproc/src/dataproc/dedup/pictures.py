@@ -16,7 +16,7 @@ import numpy as np
 from dataproc.dedup.overlap import Overlap, Share
 from dataproc.dedup.pages import compact
 from dataproc.dedup.whatif import WhatIf
-from dataproc.recipe import Scope
+from dataproc.recipe.dedup import Scope
 
 if TYPE_CHECKING:  # it takes a second to import
     from matplotlib.axes import Axes

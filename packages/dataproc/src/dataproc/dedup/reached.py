@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from dataproc.dedup.keep import PLAIN
 from dataproc.dedup.shingles import HASH
 from dataproc.dedup.sign import SCHEME, STAGE
-from dataproc.recipe import Dedup
+from dataproc.recipe.dedup import Dedup
 from manifest.artifact import Opened, open_artifact, read_manifest, resolve
 from manifest.errors import InputError, NotAnArtifact, WrongArtifact
 from manifest.fields import validate
@@ -126,8 +126,8 @@ def sources_of(reached: Reached) -> list[Source]:
                     f"source {item.manifest.name!r} has two different signatures, {other.uri} and {item.uri}; name "
                     "artifacts of one build, or of builds whose sources have names of their own"
                 )
-    _check_alike(list(found.values()))
     by_id = {item.manifest.id: item for item in reached.everything}
+    _check_alike(list(found.values()), by_id)
     rates = dict(_tokens_per_byte(reached, by_id))
     return [
         Source(name, item, by_id[item.manifest.inputs["documents"].id], rates.get(name)) for name, item in found.items()
@@ -171,15 +171,20 @@ def opened(item: Found) -> Opened:
 
 
 def _in_order(items: Sequence[Found]) -> list[Found]:
-    """The signatures among what one artifact was made from, in order of the recipe that one of these states."""
-    signatures = [item for item in items if item.manifest.kind == "signatures"]
+    """The signatures among what one artifact was made from, in order of the recipe that one of these states.
+
+    Where a build left out documents by tombstones, those of what it left, and not of what it found.
+    """
+    found = [item for item in items if item.manifest.kind == "signatures"]
+    reduced = {reference.id for item in found for reference in references(item.manifest)}
+    signatures = [item for item in found if item.manifest.id not in reduced]
     stated: list[list[str]] = [list(item.manifest.config.get("sources", ())) for item in items]
     longest = max(stated, key=len)
     order = {name: place for place, name in enumerate(longest)}
     return sorted(signatures, key=lambda item: order.get(item.manifest.name, len(order)))
 
 
-def _check_alike(signatures: Sequence[Found]) -> None:
+def _check_alike(signatures: Sequence[Found], by_id: Mapping[str, Found]) -> None:
     for item in signatures:
         first, config = signatures[0].manifest.config, item.manifest.config
         differ = [key for key in COMPARED if config.get(key) != first.get(key)]
@@ -190,14 +195,18 @@ def _check_alike(signatures: Sequence[Found]) -> None:
                 f"has {theirs}; build both with the same dedup.unit, ngram and permutations, by the same Winnow"
             )
     made = tuple(signatures[0].manifest.config.get(key) for key in ("scheme", "hash"))
-    if (_stage(signatures[0]), *made) != (STAGE, SCHEME, HASH):
+    stage = _signed_by(signatures[0], by_id)
+    if (stage, *made) != (STAGE, SCHEME, HASH):
         raise InputError(
-            f"{signatures[0].title} was made by {_stage(signatures[0])} with {made[0]}, {made[1]}; this Winnow reads "
+            f"{signatures[0].title} was made by {stage} with {made[0]}, {made[1]}; this Winnow reads "
             f"{STAGE} with {SCHEME}, {HASH}. Run dataproc build again: it signs the documents anew"
         )
 
 
-def _stage(item: Found) -> str:
+def _signed_by(item: Found, by_id: Mapping[str, Found]) -> str:
+    """The stage that signed the documents, also where tombstones then left some of them out."""
+    while "signatures" in item.manifest.inputs:
+        item = by_id[item.manifest.inputs["signatures"].id]
     assert isinstance(item.manifest, Artifact)
     return item.manifest.stage
 

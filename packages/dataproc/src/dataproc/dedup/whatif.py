@@ -35,7 +35,7 @@ from dataproc.dedup.reached import Source, keep_order, opened, reach, sources_of
 from dataproc.dedup.scoped import Holders, find_holders
 from dataproc.dedup.shingles import Shingling
 from dataproc.dedup.tokens import TokenRate, token_rates
-from dataproc.recipe import Scope
+from dataproc.recipe.dedup import Scope
 from dataproc.stage import Draft, shard_files, start
 from dataproc.workers import Workers
 from manifest.errors import InputError

@@ -1,7 +1,7 @@
 """The build: which stages run on which artifacts, from raw files to a published mixture.
 
 normalize ─► sign ─► cluster (per group) ─► keep (ledger) ─┐
-    │                └► global clusters ─► holdout ────────┼─► dedupe ─► tokenizer ─► tokenize ─► mix
+    │                └► global clusters ─► holdout ────────┼─► dedupe ─► tokenizer ─► tokenize ─► mix ─► card
     └──────────────────────────────────────────────────────┘
 └───── texts ─────┘└──────────────────── near ────────────────────┘└────────── training ──────────┘
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dataproc.card.stage import card_of
 from dataproc.dedup.stones import NO_STONES, Stones
 from dataproc.gates import Gatekeeper
 from dataproc.inventory import build_identity, inventory
@@ -21,6 +22,7 @@ from dataproc.raw import RawFile
 from dataproc.recipe import DataRecipe
 from dataproc.retention import of_clusters, retention
 from dataproc.stage import Build, Planned, summary_of
+from manifest.artifact import Opened
 
 STAGES = ("documents", "signatures", "clusters", "ledger", "heldout", "deduped", "tokenizers", "tokens", "mixtures")
 
@@ -92,7 +94,8 @@ class Pipeline:
         if self.until == "tokenizers":
             return [tokenizer]
         tokens = {
-            name: training.tokens_of(self.context, name, deduped[name], tokenizer) for name in self.recipe.streams()
+            name: training.tokens_of(self.context, stream, deduped[stream.source], tokenizer)
+            for name, stream in self.recipe.streams().items()
         }
         if self.until == "tokens":
             return list(tokens.values())
@@ -101,9 +104,10 @@ class Pipeline:
             return [self.build.plan("mixtures", self.recipe.name)]
         counts = retention(self.recipe, documents, ledgers, heldout, deduped, tokens)
         counts |= {"clusters": {group: of_clusters(summary_of(item)) for group, item in clusters.items()}}
-        if self.context.gates.overridden:
-            counts |= {"overridden": self.context.gates.overridden}
-        return [training.mixture_of(self.context, tokens, tokenizer, heldout, counts)]
+        mixture = training.mixture_of(self.context, tokens, tokenizer, heldout, counts)
+        if isinstance(mixture, Opened):
+            card_of(mixture, self.build)
+        return [mixture]
 
     @property
     def _signs(self) -> bool:

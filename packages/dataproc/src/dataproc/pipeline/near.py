@@ -12,6 +12,9 @@ from dataproc.pipeline.context import Artifacts, Context, Item, shards_of
 from dataproc.stage import Draft, Input, Made, Request, summary_of
 from manifest.artifact import Opened
 
+HELD = "all"
+"""The name of what is held out of all sources; recipes that differ in their phases share one."""
+
 
 def all_clusters(context: Context, documents: Artifacts, signatures: Artifacts) -> Artifacts:
     """The clusters of every group, and of all sources together where whole clusters are held out."""
@@ -88,12 +91,12 @@ def heldout(context: Context, clusters: Item | None, ledgers: Artifacts, documen
         min_chars = {name: context.min_chars_last(name) for name in sources}
         config |= {"min_chars": min_chars}
         inputs |= {f"ledger/{group}": item for group, item in ledgers.items()}
-        request = Request("heldout", context.recipe.name, holdout_position.STAGE, config, inputs)
+        request = Request("heldout", HELD, holdout_position.STAGE, config, inputs)
         return context.build.make(request, partial(_hold_by_position, context, ledgers, documents, min_chars))
     assert clusters is not None
     config |= {"keep": context.keep}
     inputs |= {"clusters": clusters}
-    request = Request("heldout", context.recipe.name, holdout.STAGE, config, inputs)
+    request = Request("heldout", HELD, holdout.STAGE, config, inputs)
     return context.build.make(request, partial(_hold_by_cluster, context, clusters, documents))
 
 

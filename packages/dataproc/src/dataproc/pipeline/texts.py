@@ -32,14 +32,14 @@ def documents(context: Context, name: str, files: Sequence[RawFile]) -> Item:
             label=f"documents/{name}",
         )
         shards = tuple(shard for task in done for shard in task.shards)
-        counts = {key: sum(getattr(task, key) for task in done) for key in normalize.COUNTS}
+        counts = {key: sum(getattr(task, key) for task in done) for key in normalize.counted(source)}
         bad = [draft.path / shard.path for shard in shards if shard.path.startswith("quarantine")]
         normalize.check_unreadable(name, counts, bad, clean)
         return Made(unique_ids(name, source, shards, workers=context.build.workers, draft=draft), counts)
 
     inputs: dict[str, Input] = {f.path: Raw(f.path, f.sha256, f.uri) for f in files}
     shaping = clean.model_dump(mode="json", exclude={"max_unreadable"})
-    config = {"source": name, "text": source.text, "id": source.id, "clean": shaping}
+    config = {"source": name, "text": source.text, "id": source.id, "clean": shaping, **source.answers}
     request = Request("documents", name, normalize.STAGE, config, inputs, ("ftfy", "orjson", "pyarrow"))
     made = context.build.make(request, make)
     if isinstance(made, Opened):  # also where it was published with a higher limit

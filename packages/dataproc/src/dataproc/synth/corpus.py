@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dataproc import progress
 from dataproc.raw import RawFile, RawRoot, sha256_of
-from dataproc.recipe import Source
+from dataproc.recipe.sources import Source
 from dataproc.synth import describe
 from dataproc.synth.chance import chance, weighted
 from dataproc.synth.kinds import copy_of

@@ -14,7 +14,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dataproc.recipe import WEIGHT_TOLERANCE, Source, read_yaml
+from dataproc.recipe.phases import WEIGHT_TOLERANCE
+from dataproc.recipe.reading import read_yaml
+from dataproc.recipe.sources import Source
 from manifest.fields import Count, RecipeModel, nearest, validate
 
 Part = Annotated[float, Field(ge=0, le=1)]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from dataproc.raw import RawFile, records
-from dataproc.recipe import Source
+from dataproc.recipe.sources import Source
 from dataproc.synth.chance import chance, normal
 from dataproc.synth.recipe import Lengths
 from manifest.identity import hash64

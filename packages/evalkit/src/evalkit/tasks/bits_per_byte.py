@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from dataproc import progress
-from dataproc.vocab import load
+from dataproc.vocab.files import load
 from evalkit import heldout, scorer
 from evalkit.checkpoint import Subject
 from evalkit.heldout import Document

@@ -3,8 +3,8 @@
     timeline ──► windows of the step ──► this rank's share ──► tokens (N, T)
 
 Every rank gets ⌈windows / world⌉ rows. Where its share is one shorter, the last row is padding of weight 0, so all
-ranks run the same number of micro-batches. The loss of a step is the sum over its targets divided by their number on
-all ranks, so the gradient does not depend on how the windows are dealt out.
+ranks run the same number of micro-batches. The loss of a step is the sum over its targets divided by the sum of their
+weights on all ranks, so the gradient does not depend on how the windows are dealt out.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ import numpy.typing as npt
 
 from manifest.artifact import Opened, open_streams
 from manifest.checkpoint import Timeline
-from manifest.corpus import TokenStream
 from manifest.errors import CorruptArtifact
 from manifest.mixture import Mixture
+from trainer.data.fim import COUNTS
+from trainer.data.views import Reader, Reading, open_reader, reading
 from trainer.data.windows import windows
+from trainer.recipe import PhaseRecipe
 
 PADDING = -1
 """The view of a padding row."""
@@ -33,8 +35,9 @@ PADDING = -1
 class StepBatch:
     """What one rank reads in one step: N rows of T = seq_len tokens, with T − 1 targets in each.
 
-    tokens (N, T). weights (N,): 1, or 0 for padding. views (N,): indices into `StepSource.views`, or PADDING. targets:
-    how many the whole step has, on all ranks.
+    tokens (N, T). weights (N, T − 1): 1 where token t + 1 of a row is learned, 0 where it is not, as in padding. views
+    (N,): indices into `StepSource.views`, or PADDING. fim (N, ·): what fill-in-the-middle did, as in `fim.COUNTS`.
+    documents (N, T): the document within its row that each token is of, where none may see another; else None.
     """
 
     step: int
@@ -42,45 +45,54 @@ class StepBatch:
     tokens: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
     views: npt.NDArray[np.int64]
-    targets: int
+    fim: npt.NDArray[np.int64]
+    documents: npt.NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True)
 class StepSource:
-    """Reads steps for one rank. `streams` by tokens id; `views` in order of name."""
+    """Reads steps for one rank. `views` in order of name; `readings` by segment of the timeline."""
 
     timeline: Timeline
-    streams: Mapping[str, TokenStream]
+    reader: Reader
+    readings: tuple[Reading, ...]
     views: tuple[str, ...]
     rank: int
     world: int
-    vocab_size: int
 
     def read(self, step: int) -> StepBatch:
         """The rank's part of a step. Raises IndexError beyond the last step, CorruptArtifact for an unknown token."""
         whole = self.timeline.step(step)
         own = whole.part(self.rank, self.world)
+        how = self.readings[whole.segment]
         seq_len = self.timeline.paces[whole.segment].seq_len
         rows = -(-(whole.stop - whole.first) // self.world)
         tokens_NT = np.zeros((rows, seq_len), np.int64)
-        weight_N = np.zeros(rows, np.float32)
+        weights_NT = np.zeros((rows, seq_len - 1), np.float32)
+        documents_NT = np.zeros((rows, seq_len), np.int32) if how.documents else None
         view_N = np.full(rows, PADDING, np.int64)
-        for row, window in enumerate(windows(self.timeline, whole.segment, own)):
-            tokens_NT[row] = self.streams[window.stream].read(window.start, window.length)
-            if tokens_NT[row].max() >= self.vocab_size:
-                raise CorruptArtifact(
-                    f"a window of view {window.view} at token {window.start} of its stream holds token "
-                    f"{tokens_NT[row].max()}; the tokenizer has {self.vocab_size}. The shard has changed: find it "
-                    "with `manifest verify`, and restore it"
-                )
-            weight_N[row] = 1.0
-            view_N[row] = self.views.index(window.view)
-        targets = (whole.stop - whole.first) * (seq_len - 1)
-        return StepBatch(step, whole.segment, tokens_NT, weight_N, view_N, targets)
+        fim_NC = np.zeros((rows, len(COUNTS)), np.int64)
+        for n, window in enumerate(windows(self.timeline, whole.segment, own)):
+            row = self.reader.row(window, how)
+            tokens_NT[n], weights_NT[n], fim_NC[n] = row.tokens, row.weights, row.counts
+            view_N[n] = self.views.index(window.view)
+            if documents_NT is not None:
+                documents_NT[n] = row.documents
+        return StepBatch(step, whole.segment, tokens_NT, weights_NT, view_N, fim_NC, documents_NT)
 
 
-def step_source(mixture: Opened, timeline: Timeline, *, rank: int, world: int) -> StepSource:
-    """A source over an opened mixture. Raises ArtifactError if its streams are not what they were."""
+def step_source(
+    mixture: Opened,
+    timeline: Timeline,
+    *,
+    rank: int,
+    world: int,
+    phases: Mapping[str, PhaseRecipe] | None = None,
+) -> StepSource:
+    """A source over an opened mixture. phases: how each is read (default: every token is learned).
+
+    Raises ArtifactError if its streams, or a tokenizer that its views need, are not what they were.
+    """
     manifest = mixture.manifest
     assert isinstance(manifest, Mixture)
     opened = open_streams(mixture)
@@ -91,7 +103,9 @@ def step_source(mixture: Opened, timeline: Timeline, *, rank: int, world: int) -
                 f"mixture {mixture.uri}: the shards of view {draw.view} hold {streams[draw.stream].blocks} blocks; the "
                 f"order was made over {draw.stream_blocks}. Restore the stream, or build the mixture again"
             )
-    return StepSource(timeline, streams, view_names(timeline), rank, world, manifest.tokenizer.vocab_size)
+    readings = tuple(reading(phases[s.phase]) if phases else Reading() for s in timeline.order.segments)
+    reader = open_reader(mixture, timeline, streams)
+    return StepSource(timeline, reader, readings, view_names(timeline), rank, world)
 
 
 def view_names(timeline: Timeline) -> tuple[str, ...]:

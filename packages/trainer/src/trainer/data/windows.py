@@ -14,12 +14,15 @@ from manifest.order import read
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens [start, start + length) of a stream (its tokens id), read through a view."""
+    """Tokens [start, start + length) of a stream (its tokens id), read through a view: window `number` of a block."""
 
     view: str
     stream: str
     start: int
     length: int
+    epoch: int
+    block: int
+    number: int
 
 
 def windows(timeline: Timeline, segment: int, numbers: range) -> Iterator[Window]:
@@ -32,5 +35,6 @@ def windows(timeline: Timeline, segment: int, numbers: range) -> Iterator[Window
         if drawn is None or window // per_slot != slot:
             slot = window // per_slot
             drawn = read(timeline.order, first_slot + slot)
-        start = drawn.block * timeline.order.block_tokens + window % per_slot * length
-        yield Window(drawn.view, drawn.stream, start, length)
+        number = window % per_slot
+        start = drawn.block * timeline.order.block_tokens + number * length
+        yield Window(drawn.view, drawn.stream, start, length, drawn.epoch, drawn.block, number)

@@ -5,7 +5,7 @@ Shapes: B windows, T positions, C width, H heads, K key-value heads, D dimension
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,10 +17,21 @@ from trainer.model.shape import Shape
 
 @dataclass(frozen=True)
 class Positions:
-    """What a forward pass computes once for all layers: ALiBi's bias (1, H, T, T), or RoPE's tables (T, R)."""
+    """What a forward pass computes once for all layers: ALiBi's bias (1, H, T, T), or RoPE's tables (T, R).
+
+    Where documents of a window do not see each other: a bias per window (B, H, T, T), or RoPE's tables and what each
+    query sees (B, 1, T, T). Both tell distances only, so positions need not start anew with each document.
+    """
 
     bias: Tensor | None = None
     rotary: tuple[Tensor, Tensor] | None = None
+    seen: Tensor | None = None
+
+    def within(self, seen_B1TT: Tensor) -> Positions:
+        """The same, for queries that see only these keys."""
+        if self.bias is None:
+            return replace(self, seen=seen_B1TT)
+        return replace(self, bias=self.bias.masked_fill(~seen_B1TT, float("-inf")))
 
 
 class Attention(nn.Module):
@@ -44,12 +55,13 @@ class Attention(nn.Module):
             q_BHTD, k_BKTD = rotate(q_BHTD, *positions.rotary), rotate(k_BKTD, *positions.rotary)
         if self.group > 1:
             k_BKTD, v_BKTD = (x.repeat_interleave(self.group, dim=1) for x in (k_BKTD, v_BKTD))
+        mask = positions.seen if positions.bias is None else positions.bias
         mixed_BHTD = functional.scaled_dot_product_attention(
             q_BHTD,
             k_BKTD,
             v_BKTD,
-            attn_mask=positions.bias,
-            is_causal=positions.bias is None,
+            attn_mask=mask,
+            is_causal=mask is None,
             scale=self.scale,
         )
         out_BTC: Tensor = self.output(mixed_BHTD.transpose(1, 2).flatten(2))

@@ -14,7 +14,7 @@ from trainer.model import mup
 from trainer.model.attention import Attention, Positions
 from trainer.model.feedforward import feedforward
 from trainer.model.norm import norm
-from trainer.model.positions import alibi_bias, rotary_tables
+from trainer.model.positions import alibi_bias, rotary_tables, seen
 from trainer.model.shape import Shape
 
 
@@ -51,8 +51,11 @@ class Decoder(nn.Module):
             self.unembedding = nn.Linear(shape.width, shape.padded_vocab, bias=False)
         self._positions: tuple[int, torch.device, Positions] | None = None
 
-    def forward(self, tokens_BT: Tensor) -> Tensor:
+    def forward(self, tokens_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+        """The logits. documents_BT: the document of each token within its window; a token sees no other's."""
         positions = self._positions_of(tokens_BT.shape[1], tokens_BT.device)
+        if documents_BT is not None:
+            positions = positions.within(seen(documents_BT))
         x_BTC = self.embedding(tokens_BT) * mup.embedding_multiplier(self.shape)
         for layer in self.layers:
             if self.recompute and self.training:

@@ -48,3 +48,10 @@ def rotate(x_BHTD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
     low, high = turned.chunk(2, dim=-1)
     turned = turned * cos_TR + torch.cat([-high, low], dim=-1) * sin_TR
     return torch.cat([turned, rest], dim=-1)
+
+
+def seen(documents_BT: Tensor) -> Tensor:
+    """(B, 1, T, T): the keys that a query sees: those up to it, and of its own document."""
+    length = documents_BT.shape[1]
+    causal_TT = torch.ones(length, length, dtype=torch.bool, device=documents_BT.device).tril()
+    return (causal_TT & (documents_BT[:, :, None] == documents_BT[:, None, :]))[:, None]

@@ -1,0 +1,159 @@
+"""An export's directory: written aside, published by one rename, like every artifact, but where the user says.
+
+    <parent>/.<name>.draft   what is being written, under a lock that the system drops with the process
+    <parent>/<name>          the export; its manifest.json is of kind `export` and names the mixture
+
+What a killed attempt at the same export finished is taken up again; what is left of another one is dropped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from dataproc import progress
+from dataproc.documents import file_sha256
+from dataproc.stage import BOOT, WORK, Draft, Made, Request, producer, references
+from manifest.artifact import Opened, open_artifact
+from manifest.errors import ArtifactError, InputError
+from manifest.record import MANIFEST, Artifact, Shard, digest_of_shards, fingerprint, now, parse
+from manifest.store import LocalStore
+
+KIND = "export"
+LOCK, ASKED = ".lock", "asked"
+
+
+def export_to(out: Path, request: Request, make: Callable[[Draft], Made]) -> Opened:
+    """The export that a request names, at `out`: `make` writes it into a draft; one that is there is kept.
+
+    Raises InputError if `out` holds anything else.
+    """
+    out = out.resolve()
+    asked = fingerprint(
+        request.stage,
+        config=dict(request.config),
+        inputs=references(request.inputs, ""),
+        libraries={name: version(name) for name in request.libraries},
+    )
+    if _is_there(out, asked):
+        progress.say(f"{KIND}/{request.name}: re-used {out}")
+        return open_artifact(out)
+    began = time.monotonic()
+    with _draft(out, asked) as draft:
+        if not _is_there(out, asked):  # another process may have published it while this one waited
+            made = make(draft)
+            record = Artifact(
+                kind=KIND,
+                name=request.name,
+                stage=request.stage,
+                fingerprint=asked,
+                config=dict(request.config),
+                inputs=references(request.inputs, str(out)),
+                shards=made.shards,
+                digest=digest_of_shards(made.shards),
+                summary=made.summary,
+                producer=producer(request.libraries, seconds=round(time.monotonic() - began, 3)),
+                created=now(),
+            )
+            _sync_directories(draft.path)
+            LocalStore(out.parent).publish(out.name, draft.path, record)
+            _say(request, record, time.monotonic() - began)
+    return open_artifact(out)
+
+
+def _say(request: Request, record: Artifact, seconds: float) -> None:
+    size = sum(shard.bytes for shard in record.shards)
+    progress.say(
+        f"{KIND}/{request.name}: {len(record.shards):,} files, {size / 1e6:,.1f} MB in {seconds:.1f} s "
+        f"({size / 1e6 / max(seconds, 1e-3):,.0f} MB/s)"
+    )
+
+
+def _is_there(out: Path, asked: str) -> bool:
+    """Whether the export is there. Raises InputError if something else is in its place."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    found = "holds other files; give a directory that is new or empty"
+    manifest = out / MANIFEST
+    if manifest.is_file():
+        try:
+            record = parse(manifest.read_bytes(), str(manifest))
+        except ArtifactError as error:
+            found = f"holds something else ({error}); give a directory that is new or empty"
+        else:
+            if isinstance(record, Artifact) and record.fingerprint == asked:
+                return True
+            found = f"holds another {record.kind}, {record.name}; give a directory that is new, or delete that one"
+    raise InputError(f"--out {out} {found}")
+
+
+@contextmanager
+def _draft(out: Path, asked: str) -> Iterator[Draft]:
+    """The draft of an export, for one process at a time; a second one waits."""
+    directory = out.with_name(f".{out.name}.draft")
+    while True:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = (directory / LOCK).open("w")
+        except FileNotFoundError:  # it was published right now
+            continue
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_same(lock.fileno(), directory / LOCK):  # whoever had the lock has published the directory
+                continue
+            _take_up(directory, asked)
+            yield Draft(directory)
+            if directory.exists() and out.exists():  # another process published: this draft has nothing but the lock
+                shutil.rmtree(directory)
+            return
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    ours = os.fstat(descriptor)
+    return path.exists() and os.path.samestat(ours, path.stat())
+
+
+def _take_up(directory: Path, asked: str) -> None:
+    """Leaves in the draft what was written for the same export since the machine was started.
+
+    What is older may never have reached the disk, whatever the notes say.
+    """
+    mark = directory / WORK / ASKED
+    wanted = asked + (BOOT.read_text() if BOOT.exists() else "")
+    if mark.is_file() and mark.read_text() == wanted:
+        return
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+    mark.parent.mkdir()
+    mark.write_text(wanted)
+
+
+def _sync_directories(directory: Path) -> None:
+    """Waits until the entries of the directories below are on the disk; publishing does so for files."""
+    for folder, _, _ in os.walk(directory):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def listed(directory: Path, path: str, rows: int = 0) -> Shard:
+    """A file of an export as its manifest lists it. Its own bytes are its content."""
+    sha256 = file_sha256(directory / path)
+    return Shard(path=path, rows=rows, digest=sha256, bytes=(directory / path).stat().st_size, sha256=sha256)
+
+
+def write_text(directory: Path, path: str, text: str) -> Shard:
+    """Writes a file of an export."""
+    (directory / path).write_text(text, encoding="utf-8")
+    return listed(directory, path)
