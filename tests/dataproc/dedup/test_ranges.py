@@ -35,7 +35,9 @@ def test_parts_end_to_end_are_the_set(text: str, shingling: Shingling, count: in
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_a_text_is_cut_by_how_many_hashes_it_has(unit: Literal["char", "word"], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_is_cut_by_how_many_hashes_it_has(
+    unit: Literal["char", "word"], monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = " ".join(f"{random.Random(0).random()}{word}" for word in range(20_000))
     monkeypatch.setattr(ranges, "PART_BYTES", 100_000)
     shingling = Shingling(unit, 5)

@@ -65,11 +65,13 @@ def evidence_of(group: Group, listing: str) -> Evidence:
     """All of it, mapped."""
     sizes = mapped(group.file(listing, "sizes.npy"))
     if not len(sizes):
-        return Evidence(np.zeros((0, group.matching.permutations), np.uint32), np.zeros(0, np.uint64), sizes, sizes)
+        nothing = np.zeros((0, group.matching.permutations), np.uint32), np.zeros(0, np.uint64)
+        return Evidence(*nothing, sizes, sizes, np.zeros(0, np.int64))
     shape = (len(sizes), group.matching.permutations)
     minima = np.memmap(group.file(listing, "minima.u32"), np.uint32, "r", shape=shape)
     hashes = np.memmap(group.file(listing, "sets.u64"), np.uint64, "r")
-    return Evidence(np.asarray(minima), np.asarray(hashes), mapped(group.file(listing, "starts.npy")), sizes)
+    starts = mapped(group.file(listing, "starts.npy"))
+    return Evidence(np.asarray(minima), np.asarray(hashes), starts, sizes, np.zeros(1, np.int64))
 
 
 def _places(group: Group, listing: str) -> list[Place]:

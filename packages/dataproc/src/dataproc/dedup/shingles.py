@@ -34,7 +34,7 @@ _TEXT_SEEDS = np.array([0x510E527FADE682D1, 0x9B05688C2B3E6C1F], np.uint64)
 
 
 BATCH_BYTES = 8_000_000
-"""Of texts whose sets are held at once; they take up to 16 times as much for a while. (ranges.py is for longer ones.)"""
+"""Of texts whose sets are held at once; they take up to 16 times as much for a while. ranges.py is for longer ones."""
 # Cleaned bytes that are made sets at a time: their hashes, eight times as many bytes, stay in the cache.
 _AT_A_TIME = 1 << 17
 
