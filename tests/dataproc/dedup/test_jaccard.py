@@ -93,7 +93,8 @@ def resident():
     return next(int(line.split()[1]) for line in status if line.startswith("RssFile:"))
 
 hashes = np.asarray(np.memmap({str(tmp_path / "sets")!r}, np.uint64, "r"))
-evidence = Evidence(np.zeros((2, 1), np.uint32), hashes, np.array([0, 10**6]), np.array([10**6, 39 * 10**6]), np.zeros(1, np.int64))
+starts, sizes = np.array([0, 10**6]), np.array([10**6, 39 * 10**6])
+evidence = Evidence(np.zeros((2, 1), np.uint32), hashes, starts, sizes, np.zeros(1, np.int64))
 assert evidence.jaccard(0, 0) == 1.0
 before = resident()
 assert evidence.jaccard(1, 1) == 1.0
