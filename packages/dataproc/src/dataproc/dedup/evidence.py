@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from dataproc.dedup.group import Group, ShardPair, mapped, save
 from dataproc.dedup.pairs import Evidence
 from dataproc.dedup.ranges import is_long, set_parts
+from dataproc.dedup.resident import counter
 from dataproc.dedup.shingles import Shingling, by_size, byte_lengths, shingle_sets
 from dataproc.dedup.sign import minima_of
 from dataproc.documents import picked, rows_of
@@ -69,9 +70,9 @@ def evidence_of(group: Group, listing: str) -> Evidence:
         return Evidence(*nothing, sizes, sizes, np.zeros(0, np.int64))
     shape = (len(sizes), group.matching.permutations)
     minima = np.memmap(group.file(listing, "minima.u32"), np.uint32, "r", shape=shape)
-    hashes = np.memmap(group.file(listing, "sets.u64"), np.uint64, "r")
+    hashes = np.asarray(np.memmap(group.file(listing, "sets.u64"), np.uint64, "r"))
     starts = mapped(group.file(listing, "starts.npy"))
-    return Evidence(np.asarray(minima), np.asarray(hashes), starts, sizes, np.zeros(1, np.int64))
+    return Evidence(np.asarray(minima), hashes, starts, sizes, counter(hashes))
 
 
 def _places(group: Group, listing: str) -> list[Place]:

@@ -33,7 +33,7 @@ class Evidence(NamedTuple):
     """What is known of documents, by number: signatures (N, D), and where the set of each lies in `hashes`.
 
     hashes[starts[d] : starts[d] + sizes[d]] are the distinct shingle hashes of document d, ascending. looked_at is for
-    hashes that are a mapped file (resident.py).
+    hashes that are a large mapped file (resident.py).
     """
 
     signatures: NDArray[np.uint32]

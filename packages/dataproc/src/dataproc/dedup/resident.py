@@ -1,9 +1,9 @@
 """Shingle sets that lie in a mapped file → how many hashes two share, while little of the file stays resident.
 
 What a process reads of a mapped file counts as its memory until the system takes it away, which it does late. Here the
-process gives it back itself, as soon as it may have looked at RESIDENT hashes: the pages stay in the system's cache, so
+process gives it back itself, whenever it has looked at about RESIDENT hashes: the pages stay in the system's cache, so
 to look again costs a fault and no reading. `looked_at` counts, in a place of its own (an array of one); it is empty
-where hashes are no file, which is never given back.
+where hashes are in memory, which is never given back, or so few that they may stay (`counter`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from numba import types
 from dataproc.dedup.jaccard import shared_count
 from dataproc.dedup.kernel import I64, U64, kernel
 
-RESIDENT = 1 << 24  # 128 MB
+RESIDENT = 1 << 25  # 256 MB
 _STEP = 1 << 21  # of a set, at a time
-_FAULT = 1 << 13  # a fault makes up to 64 KB resident
+_FAULT = 1 << 12  # a fault makes up to 64 KB resident, 32 KB on average
 _PAGE = 1 << 16  # pages of any system begin at multiples of it, or of less
 _DONTNEED = 4  # MADV_DONTNEED, of Linux and of macOS
 
 _madvise = types.ExternalFunction("madvise", types.intc(types.uintp, types.uintp, types.intc))
+
+
+def counter(hashes: U64) -> I64:
+    """`looked_at` for a file of hashes that has just been mapped to be read."""
+    return np.zeros(1 if len(hashes) > RESIDENT else 0, np.int64)
 
 
 @kernel
