@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from dataproc.dedup import links, members, sign, survivors
+from dataproc.dedup import links, members, ranges, sign, survivors
+from dataproc.dedup import shingles as shingles_
 from dataproc.dedup.bands import Bands, band_keys
 from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.group import BYTES_PER_KEY
@@ -292,6 +293,15 @@ def test_many_small_shards_do_not_change_the_result(of_families: Make, monkeypat
     assert clusters(cut) == clusters(whole)
     assert ledger(cut) == ledger(whole)
     assert kept(cut) == kept(whole)
+
+
+def test_texts_that_are_taken_part_by_part_change_nothing(of_families: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = of_families()
+    monkeypatch.setattr(shingles_, "BATCH_BYTES", 50)
+    monkeypatch.setattr(ranges, "PART_BYTES", 100)
+    in_parts = of_families(apart=True)
+    assert clusters(in_parts) == clusters(whole)
+    assert ledger(in_parts) == ledger(whole)
 
 
 # ---- hard corpora

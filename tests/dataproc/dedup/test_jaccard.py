@@ -1,5 +1,11 @@
 """Exact Jaccard against Python's sets; the sketch's bounds against the binomial distribution."""
 
+import math
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from dataproc.dedup.jaccard import SketchBounds, estimate, exact, sketch_bounds
+from dataproc.dedup.pairs import Evidence
+from dataproc.dedup.resident import RESIDENT
 
 hashes = st.sets(st.integers(0, 30) | st.integers(2**64 - 30, 2**64 - 1), max_size=40)
 
@@ -52,3 +60,46 @@ def test_a_sketch_never_accepts_at_a_threshold_it_cannot_tell() -> None:
 def test_a_threshold_outside_its_range_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match=str(threshold)):
         sketch_bounds(threshold, 128)
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(0, 200), st.integers(1, 5), st.integers(1, 5))
+def test_sets_in_a_mapped_file_share_the_same_while_it_is_given_back(start: int, every_a: int, every_b: int) -> None:
+    """Sets of millions, in steps, with the file's pages given back in between."""
+    values = np.arange(start, 6_000_000, dtype=np.uint64)
+    a, b = values[::every_a], values[::every_b]
+    with tempfile.TemporaryFile() as file:
+        file.write(np.concatenate([np.zeros(start, np.uint64), a, b]).data)
+        file.flush()
+        hashes = np.asarray(np.memmap(file, np.uint64, "r"))
+        sizes = np.array([len(a), len(b)])
+        starts = np.array([start, start + len(a)])
+        for looked_at in (np.zeros(0, np.int64), np.array([RESIDENT])):  # the first step of the latter gives back
+            evidence = Evidence(np.zeros((2, 1), np.uint32), hashes, starts, sizes, looked_at)
+            shared = -(-len(values) // math.lcm(every_a, every_b))
+            assert evidence.jaccard(0, 1) == shared / (len(a) + len(b) - shared)
+
+
+def test_what_is_read_of_a_mapped_file_does_not_stay_in_memory(tmp_path: Path) -> None:
+    sets = np.arange(60_000_000, dtype=np.uint64)
+    sets.tofile(tmp_path / "sets")
+    script = f"""
+import numpy as np
+from pathlib import Path
+from dataproc.dedup.pairs import Evidence
+from dataproc.dedup.resident import counter
+
+def resident():
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("RssFile:"))
+
+hashes = np.asarray(np.memmap({str(tmp_path / "sets")!r}, np.uint64, "r"))
+starts, sizes = np.array([0, 10**6]), np.array([10**6, 59 * 10**6])
+evidence = Evidence(np.zeros((2, 1), np.uint32), hashes, starts, sizes, counter(hashes))
+assert evidence.jaccard(0, 0) == 1.0
+before = resident()
+assert evidence.jaccard(1, 1) == 1.0
+print(resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+    assert int(done.stdout) < 300_000  # kB, of 460,000

@@ -169,8 +169,9 @@ def picked(path: Path, columns: Sequence[str] | None, rows: npt.NDArray[np.int64
                 if len(_between(rows, first, first + size)):
                     at = first
                     for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=wanted):
-                        yield batch.take(pa.array(_between(rows, at, at + batch.num_rows) - at))
+                        of_batch = _between(rows, at, at + batch.num_rows) - at
                         at += batch.num_rows
+                        yield batch if len(of_batch) == batch.num_rows else batch.take(pa.array(of_batch))
                 first += size
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error

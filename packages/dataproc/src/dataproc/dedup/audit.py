@@ -27,7 +27,6 @@ from dataproc.dedup.candidates import buckets_of
 from dataproc.dedup.components import labels
 from dataproc.dedup.evidence import evidence_of, gather_evidence
 from dataproc.dedup.group import CANDIDATES, Group, ShardPair, save
-from dataproc.dedup.jaccard import exact
 from dataproc.dedup.minhash import is_signed
 from dataproc.dedup.sign import column_of, minima_of
 from dataproc.stage import Draft
@@ -213,7 +212,7 @@ def _are_near(group: Group, listing: str, pairs_E2: Pairs) -> NDArray[np.bool_]:
     """Which pairs have J ≥ threshold."""
     evidence = evidence_of(group, listing)
     places_E2 = np.searchsorted(group.listed(listing), pairs_E2)
-    jaccard = [exact(evidence.set_of(a), evidence.set_of(b)) for a, b in places_E2]
+    jaccard = [evidence.jaccard(a, b) for a, b in places_E2]
     return np.array(jaccard, np.float64) >= group.matching.threshold
 
 

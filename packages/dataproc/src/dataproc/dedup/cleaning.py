@@ -148,6 +148,8 @@ def _cleaned(rows: Rows) -> pa.LargeStringArray:
         return cleaned
     others, again = _run(settled(rows, numbers), is_settled=True)
     assert not again.any(), "a settled text is not"
+    if len(numbers) == len(cleaned):
+        return others
     sources = np.arange(len(cleaned))
     sources[numbers] = len(cleaned) + np.arange(len(numbers))
     return pa.concat_arrays([cleaned, others]).take(pa.array(sources))

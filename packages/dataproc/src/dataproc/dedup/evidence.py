@@ -13,15 +13,19 @@ whoever has time, in any order and however often. Documents that share no key wi
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataproc.dedup.group import Group, ShardPair, mapped, save
 from dataproc.dedup.pairs import Evidence
-from dataproc.dedup.shingles import by_size, shingle_sets
+from dataproc.dedup.ranges import is_long, set_parts
+from dataproc.dedup.resident import counter
+from dataproc.dedup.shingles import Shingling, by_size, byte_lengths, shingle_sets
 from dataproc.dedup.sign import minima_of
 from dataproc.documents import picked, rows_of
 from dataproc.stage import Draft
@@ -62,11 +66,13 @@ def evidence_of(group: Group, listing: str) -> Evidence:
     """All of it, mapped."""
     sizes = mapped(group.file(listing, "sizes.npy"))
     if not len(sizes):
-        return Evidence(np.zeros((0, group.matching.permutations), np.uint32), np.zeros(0, np.uint64), sizes, sizes)
+        nothing = np.zeros((0, group.matching.permutations), np.uint32), np.zeros(0, np.uint64)
+        return Evidence(*nothing, sizes, sizes, np.zeros(0, np.int64))
     shape = (len(sizes), group.matching.permutations)
     minima = np.memmap(group.file(listing, "minima.u32"), np.uint32, "r", shape=shape)
-    hashes = np.memmap(group.file(listing, "sets.u64"), np.uint64, "r")
-    return Evidence(np.asarray(minima), np.asarray(hashes), mapped(group.file(listing, "starts.npy")), sizes)
+    hashes = np.asarray(np.memmap(group.file(listing, "sets.u64"), np.uint64, "r"))
+    starts = mapped(group.file(listing, "starts.npy"))
+    return Evidence(np.asarray(minima), hashes, starts, sizes, counter(hashes))
 
 
 def _places(group: Group, listing: str) -> list[Place]:
@@ -93,14 +99,30 @@ def _read(place: Place, *, group: Group, listing: str) -> Gathered:
     _write_at(group.file(listing, "minima.u32"), minima_ND[0].nbytes * place.first, minima_ND)
     sizes: list[NDArray[np.int64]] = []
     end = place.start
-    batches = picked(place.pair.documents, ["text"], rows)
-    for texts in (texts for batch in batches for texts in by_size(batch["text"])):
-        sets = shingle_sets(texts, group.matching.shingling)
-        _write_at(group.file(listing, "sets.u64"), 8 * end, sets.hashes)
-        sizes.append(np.diff(sets.offsets))
-        end += len(sets.hashes)
+    for texts in _texts_by_size(place.pair.documents, rows):
+        sizes.append(_write_sets(group.file(listing, "sets.u64"), end, texts, group.matching.shingling))
+        end += int(sizes[-1].sum())
     save(_sizes_file(group, listing, place), np.concatenate(sizes))
     return Gathered(documents=len(rows), shingles=end - place.start)
+
+
+def _texts_by_size(documents: Path, rows: NDArray[np.int64]) -> Iterator[pa.Array]:
+    for batch in picked(documents, ["text"], rows):
+        for first, end in by_size(byte_lengths(batch["text"])):
+            yield batch["text"].slice(first, end - first)
+
+
+def _write_sets(path: Path, at: int, texts: pa.Array, shingling: Shingling) -> NDArray[np.int64]:
+    """Writes the sets of some texts from the `at`-th hash of a file on; returns their sizes."""
+    if is_long(texts):
+        size = 0
+        for part in set_parts(texts, shingling):
+            _write_at(path, 8 * (at + size), part)
+            size += len(part)
+        return np.array([size])
+    sets = shingle_sets(texts, shingling)
+    _write_at(path, 8 * at, sets.hashes)
+    return np.diff(sets.offsets)
 
 
 def _write_at(path: Path, offset: int, array: NDArray[np.generic]) -> None:

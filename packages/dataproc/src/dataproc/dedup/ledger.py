@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from dataproc.dedup.jaccard import exact
 from dataproc.dedup.keep import Key
 from dataproc.dedup.places import Sources, fetch, place_column
-from dataproc.dedup.shingles import Shingling, by_size, shingle_sets
+from dataproc.dedup.ranges import exact_by_parts, is_long
+from dataproc.dedup.shingles import Shingling, by_size, byte_lengths, shingle_sets
 from dataproc.dedup.survivors import survivors
 from dataproc.documents import DOCUMENTS, ShardWriter, picked
 from dataproc.shuffle import partition_batches
@@ -141,11 +143,24 @@ def _all_exact(documents: Path, removed: pl.DataFrame, survivors: pa.Table, shin
     beside = removed.join(
         read, left_on=["place", "survivor_row"], right_on=["place", "row"], how="left", maintain_order="left"
     )["text"].to_numpy()
-    first = 0
+    survivor_sizes = byte_lengths(survivors["text"])
+    row = 0
     for batch in picked(documents, ["text"], removed["row"].to_numpy()):
-        for texts in by_size(batch["text"]):
-            own = shingle_sets(texts, shingling)
-            rows, places = np.unique(beside[first : first + len(texts)], return_inverse=True)
-            others = shingle_sets(survivors["text"].take(pa.array(rows)), shingling)
-            yield from (exact(own.of(text), others.of(place)) for text, place in enumerate(places))
-            first += len(texts)
+        others = beside[row : row + batch.num_rows]
+        row += batch.num_rows
+        for first, end in by_size(byte_lengths(batch["text"]) + survivor_sizes[others]):
+            texts = batch["text"].slice(first, end - first)
+            yield from _exact_of(texts, survivors["text"], others[first:end], shingling)
+
+
+def _exact_of(
+    texts: pa.Array, survivors: pa.ChunkedArray, beside: NDArray[np.int64], shingling: Shingling
+) -> Iterator[float]:
+    """The exact index of each text and its survivor, by row."""
+    rows, places = np.unique(beside, return_inverse=True)
+    others = survivors.take(pa.array(rows)).combine_chunks()
+    if len(texts) == 1 and (is_long(texts) or is_long(others)):
+        yield exact_by_parts(texts, others, shingling)
+        return
+    own, theirs = shingle_sets(texts, shingling), shingle_sets(others, shingling)
+    yield from (exact(own.of(text), theirs.of(place)) for text, place in enumerate(places))

@@ -17,11 +17,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Compiled into the kernels below: after a change in jaccard.py, spanning.py or the constants of scoped.py touch this
-# file too, or numba goes on using its cached copy.
-from dataproc.dedup.jaccard import equal_minima, shared_count, sketch_bounds
+# Compiled into the kernels below: after a change in jaccard.py, resident.py, spanning.py or the constants of scoped.py
+# touch this file too, or numba goes on using its cached copy.
+from dataproc.dedup.jaccard import equal_minima, sketch_bounds
 from dataproc.dedup.kernel import I64, kernel
 from dataproc.dedup.pairs import Evidence
+from dataproc.dedup.resident import shared_of
 from dataproc.dedup.scoped import ACROSS, FOR_BOTH, Holders, Scoped
 from dataproc.dedup.spanning import insert, top
 
@@ -167,9 +168,7 @@ def _look(known: Known, forest_N2: I64, pair: _Pair) -> tuple[int, bool, bool]:
         return 0, True, False
     level = most
     if least < most:
-        set_a = evidence.hashes[evidence.starts[a] : evidence.starts[a] + size_a]
-        set_b = evidence.hashes[evidence.starts[b] : evidence.starts[b] + size_b]
-        shared = shared_count(set_a, set_b)
+        shared = shared_of(evidence.hashes, evidence.starts[a], size_a, evidence.starts[b], size_b, evidence.looked_at)
         level = _levels(cuts, shared / (size_a + size_b - shared))
     insert(forest_N2, pair.x, pair.y, level)
     if pair.kind == FOR_BOTH:

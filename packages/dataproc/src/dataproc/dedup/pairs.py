@@ -20,31 +20,38 @@ from numpy.typing import NDArray
 
 from dataproc.dedup.buckets import Buckets
 
-# Compiled into the kernels below: after a change in one of these two files touch this one too, or numba goes
+# Compiled into the kernels below: after a change in one of these files touch this one too, or numba goes
 # on using its cached copy.
 from dataproc.dedup.components import find, union
-from dataproc.dedup.jaccard import equal_minima, shared_count, sketch_bounds
+from dataproc.dedup.jaccard import equal_minima, sketch_bounds
 from dataproc.dedup.kernel import kernel
+from dataproc.dedup.resident import shared_of
 from dataproc.dedup.shingles import ShingleSets
 
 
 class Evidence(NamedTuple):
     """What is known of documents, by number: signatures (N, D), and where the set of each lies in `hashes`.
 
-    hashes[starts[d] : starts[d] + sizes[d]] are the distinct shingle hashes of document d, ascending.
+    hashes[starts[d] : starts[d] + sizes[d]] are the distinct shingle hashes of document d, ascending. looked_at is for
+    hashes that are a large mapped file (resident.py).
     """
 
     signatures: NDArray[np.uint32]
     hashes: NDArray[np.uint64]
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    looked_at: NDArray[np.int64]
 
-    def set_of(self, document: int) -> NDArray[np.uint64]:
-        return self.hashes[self.starts[document] : self.starts[document] + self.sizes[document]]
+    def jaccard(self, a: int, b: int) -> float:
+        """The exact Jaccard index of two documents; 0 for two without a shingle."""
+        size_a, size_b = int(self.sizes[a]), int(self.sizes[b])
+        shared = shared_of(self.hashes, int(self.starts[a]), size_a, int(self.starts[b]), size_b, self.looked_at)
+        union = size_a + size_b - shared
+        return shared / union if union else 0.0
 
     @classmethod
     def of(cls, signatures_ND: NDArray[np.uint32], sets: ShingleSets) -> "Evidence":
-        return cls(signatures_ND, sets.hashes, sets.offsets[:-1], np.diff(sets.offsets))
+        return cls(signatures_ND, sets.hashes, sets.offsets[:-1], np.diff(sets.offsets), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True)
@@ -191,8 +198,6 @@ def _compare(evidence: Evidence, limits: _Limits, a: int, b: int) -> tuple[bool,
         return False, np.nan
     if equal >= limits.accept_at:
         return True, np.nan
-    set_a = evidence.hashes[evidence.starts[a] : evidence.starts[a] + size_a]
-    set_b = evidence.hashes[evidence.starts[b] : evidence.starts[b] + size_b]
-    shared = shared_count(set_a, set_b)
+    shared = shared_of(evidence.hashes, evidence.starts[a], size_a, evidence.starts[b], size_b, evidence.looked_at)
     jaccard = shared / (size_a + size_b - shared)
     return jaccard >= limits.threshold, jaccard

@@ -25,16 +25,16 @@ from dataproc.dedup.native import I64, U8, U64, Native
 HASH = "winnow-fold64-1"
 
 _hash_rows = Native("dataproc.dedup.kernels.hashing", "hash_rows")
-_count_units = Native("dataproc.dedup.kernels.hashing", "count_units")
+count_units = Native("dataproc.dedup.kernels.hashing", "count_units")
 _hash_shingles = Native("dataproc.dedup.kernels.hashing", "hash_shingles")
-_pack_rows = Native("dataproc.dedup.kernels.sets", "pack_rows")
+pack_rows = Native("dataproc.dedup.kernels.sets", "pack_rows")
 
 # The seeds of kernels/hashing.py for whole texts.
 _TEXT_SEEDS = np.array([0x510E527FADE682D1, 0x9B05688C2B3E6C1F], np.uint64)
 
 
 BATCH_BYTES = 8_000_000
-"""Of texts whose sets are held at once; they take up to 16 times as much for a while."""
+"""Of texts whose sets are held at once; they take up to 16 times as much for a while. ranges.py is for longer ones."""
 # Cleaned bytes that are made sets at a time: their hashes, eight times as many bytes, stay in the cache.
 _AT_A_TIME = 1 << 17
 
@@ -91,13 +91,22 @@ def shingle_sets(texts: pa.Array | pa.ChunkedArray, shingling: Shingling) -> Shi
     return ShingleSets(hashes[:end], offsets_of(sizes))
 
 
-def by_size(texts: pa.Array) -> Iterator[pa.Array]:
-    """An array of texts in parts of about BATCH_BYTES: one text at least, however long."""
-    ends = np.cumsum(pc.binary_length(texts).to_numpy().astype(np.int64)) // BATCH_BYTES
-    bounds = [0, *(np.flatnonzero(np.diff(ends)) + 1).tolist(), len(texts)]
-    for low, high in pairwise(bounds):
-        if low < high:
-            yield texts.slice(low, high - low)
+def by_size(sizes: I64) -> Iterator[tuple[int, int]]:
+    """Rows of so many bytes, cut into ranges (first, end) of about BATCH_BYTES. A row of more is a range by itself."""
+    first = held = 0
+    for row, size in enumerate(sizes.tolist()):
+        if row > first and held + size > BATCH_BYTES:
+            yield first, row
+            first, held = row, 0
+        held += size
+    if first < len(sizes):
+        yield first, len(sizes)
+
+
+def byte_lengths(texts: pa.Array) -> I64:
+    """The size of each text in UTF-8."""
+    lengths: I64 = pc.binary_length(texts).to_numpy().astype(np.int64)
+    return lengths
 
 
 def shingle_hashes(cleaned: pa.LargeStringArray, shingling: Shingling) -> ShingleHashes:
@@ -116,7 +125,7 @@ def unique_sorted(shingles: ShingleHashes) -> ShingleSets:
 def _positions(rows: Rows, shingling: Shingling, own: Scratch) -> I64:
     """How many shingles each row has."""
     units = np.empty(len(rows.offsets) - 1, np.int64)
-    _count_units(*rows, shingling.unit == "word", own.text, units)
+    count_units(*rows, shingling.unit == "word", own.text, units)
     return np.maximum(units - shingling.n + 1, 0)
 
 
@@ -133,7 +142,7 @@ def _sorted(shingles: ShingleHashes) -> ShingleSets:
     for first, end in pairwise(shingles.offsets.tolist()):
         shingles.hashes[first:end].sort()  # NumPy's vector sort: 4 to 6 ns per hash, 1 µs per document besides
     offsets = np.zeros_like(shingles.offsets)
-    _pack_rows(shingles.hashes, shingles.offsets, offsets)
+    pack_rows(shingles.hashes, shingles.offsets, offsets)
     return ShingleSets(shingles.hashes[: offsets[-1]], offsets)
 
 

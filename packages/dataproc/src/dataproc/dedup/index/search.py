@@ -23,7 +23,6 @@ from dataproc.dedup.index.arrivals import Arrivals
 from dataproc.dedup.index.graph import Edges, Reached, joined, reach, spanning
 from dataproc.dedup.index.known import KnownTexts
 from dataproc.dedup.index.state import Index
-from dataproc.dedup.jaccard import exact
 from dataproc.dedup.links import edges_of, link_all
 from dataproc.dedup.near import near, sets_of_rows
 from dataproc.dedup.pairs import Evidence
@@ -126,7 +125,7 @@ def _among_new(index: Index, arrivals: Arrivals, workers: Workers, draft: Draft)
 
 def exact_of(evidence: Evidence, pairs_E2: I64) -> NDArray[np.float64]:
     """The exact Jaccard index of each pair."""
-    return np.array([exact(evidence.set_of(a), evidence.set_of(b)) for a, b in pairs_E2], np.float64)
+    return np.array([evidence.jaccard(a, b) for a, b in pairs_E2], np.float64)
 
 
 def _edges(table: Mapping[str, NDArray[Any]], name: str) -> Edges:

@@ -87,6 +87,36 @@ def hash_shingles(
     return to
 
 
+def hashes_between(
+    bounds: U64,
+    stop: int,
+    in_words: int,
+    n: int,
+    text: U8,
+    state: I64,
+    ring: U64,
+    places: I64,
+    block: U64,
+    hashes: U64,
+    to: int,
+) -> int:
+    """Of a row that `count_units` has left in `text`: the hashes from bounds[0] to bounds[1], both included.
+
+    Written to `hashes` from `to` on until it is full (less than HASHES are free) or the text ends (state[0] is DONE);
+    returns how far. Goes on where the last call has ended; a state of zeros is the beginning.
+    """
+    if state[0] == 0:
+        begin(stop, state, ring)
+    low, high = bounds[0], bounds[1]
+    while state[0] != DONE and to + HASHES <= len(hashes):
+        made = next_shingles(text, stop, in_words, n, state, ring, places, block, 0)
+        for i in range(made):
+            h = block[np.uint64(i)]
+            hashes[np.uint64(to)] = h
+            to += (low <= h) & (h <= high)
+    return to
+
+
 @part
 def load_row(data: U8, start: int, stop: int, text: U8) -> int:
     """Copies a row into `text` from MARGIN on and returns where it ends there."""

@@ -27,6 +27,7 @@ _WIDE = ir.VectorType(_I64, WIDE_LANES)
 PACKS = "+avx512vbmi2" in llvm.get_host_cpu_features().flatten().split(",")
 
 _SPACES = ((9, 13), (28, 32))  # str.isspace in ASCII
+_STRING_ENDS = ((0, 31), (34, 34), (92, 92))
 _PUNCTUATION = ((33, 47), (58, 64), (91, 96), (123, 126))  # string.punctuation
 
 
@@ -123,6 +124,12 @@ def spaces(builder: Any, text: Any, at: Any) -> Any:
 def foreign(builder: Any, text: Any, at: Any) -> Any:
     """Mask of what is not ASCII."""
     return builder.bitcast(builder.icmp_signed("<", _load(builder, text, at, _BYTES), _every(0)), _I64)
+
+
+@_instruction(types.uint64, None, types.int64)
+def string_ends(builder: Any, text: Any, at: Any) -> Any:
+    """Mask of what cannot stand for itself in a string of JSON: quotes, backslashes and control characters."""
+    return builder.bitcast(_within(builder, _load(builder, text, at, _BYTES), _STRING_ENDS), _I64)
 
 
 @_instruction(types.uint64, None, types.int64)
