@@ -1,0 +1,100 @@
+"""Which characters belong to a script: Unicode's tables, by code point.
+
+A character belongs to a script if that is its Script; or if it has none of its own (marks, digits, punctuation) and its
+Script_Extensions name the script and not Latin. So the Arabic comma is Arabic, and the middle dot is not Greek.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from fontTools.unicodedata import ScriptExtensions, Scripts
+
+from manifest.errors import RecipeError
+from manifest.fields import nearest
+
+CODE_POINTS = 0x110000
+LATIN, UNKNOWN = "Latn", "Zzzz"
+SHARED = ("Zyyy", "Zinh")  # Common, Inherited
+CODES = tuple(sorted(Scripts.NAMES))
+_TAIL_BITS = 6  # of a code point in each byte of UTF-8 after the first
+
+Flags = npt.NDArray[np.bool_]
+
+
+def code_of(name: str) -> str:
+    """`Arabic`, `arabic` or `Arab` → `Arab` (ISO 15924). Raises RecipeError if there is no such script."""
+    wanted = name.strip().replace(" ", "_").casefold()
+    for code in CODES:
+        if code not in (*SHARED, UNKNOWN) and wanted in (code.casefold(), Scripts.NAMES[code].casefold()):
+            return code
+    near = nearest(name.capitalize(), [n for c, n in Scripts.NAMES.items() if c not in (*SHARED, UNKNOWN)])
+    raise RecipeError(f"script {name!r} is not one of Unicode's{near if 'mean' in near else ''}; expected, for example, Arabic")
+
+
+def names_of(codes: Sequence[str]) -> list[str]:
+    """`Arab` → `Arabic`, of each."""
+    return [Scripts.NAMES[code] for code in codes]
+
+
+@cache
+def script_table() -> npt.NDArray[np.uint8]:
+    """The script of every code point, as an index into CODES."""
+    number = {code: i for i, code in enumerate(CODES)}
+    lengths = np.diff([*Scripts.RANGES, CODE_POINTS])
+    return np.repeat(np.array([number[code] for code in Scripts.VALUES], np.uint8), lengths)
+
+
+@cache
+def members(codes: tuple[str, ...]) -> Flags:
+    """For every code point, whether it belongs to one of the scripts."""
+    found = np.isin(script_table(), [CODES.index(code) for code in codes])
+    starts = [*ScriptExtensions.RANGES, CODE_POINTS]
+    shared = np.isin(script_table(), [CODES.index(code) for code in SHARED])
+    for (first, end), used_in in zip(zip(starts, starts[1:], strict=False), ScriptExtensions.VALUES, strict=True):
+        if used_in and LATIN not in used_in and not used_in.isdisjoint(codes):
+            found[first:end] |= shared[first:end]
+    return found
+
+
+@cache
+def assigned() -> Flags:
+    """For every code point, whether Unicode has given it a script: not private, not a surrogate, not unassigned."""
+    return script_table() != CODES.index(UNKNOWN)
+
+
+@cache
+def pattern(codes: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds a character of the scripts."""
+    edges = np.flatnonzero(np.diff(members(codes).astype(np.int8), prepend=0, append=0)).tolist()
+    ranges = [f"\\U{first:08x}-\\U{end - 1:08x}" for first, end in zip(edges[::2], edges[1::2], strict=True)]
+    return re.compile(f"[{''.join(ranges)}]")
+
+
+def opens(head: bytes, codes: tuple[str, ...]) -> bool:
+    """Whether every character whose UTF-8 begins with these bytes, and goes on, belongs to the scripts.
+
+    Code points that Unicode has not assigned do not count.
+    """
+    lead = head[0]
+    length = 2 if 0xC2 <= lead < 0xE0 else 3 if 0xE0 <= lead < 0xF0 else 4 if 0xF0 <= lead < 0xF5 else 0
+    if not 0 < len(head) < length:
+        return False
+    point = lead & (0xFF >> (length + 1))
+    for byte in head[1:]:
+        point = point << _TAIL_BITS | byte & 0x3F
+    left = _TAIL_BITS * (length - len(head))
+    first, end = point << left, min((point + 1) << left, CODE_POINTS)
+    shortest = {2: 0x80, 3: 0x800, 4: 0x10000}[length]
+    real = assigned()[max(first, shortest) : end]
+    return bool(real.any() and members(codes)[max(first, shortest) : end][real].all())
+
+
+def letters_by_script(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Characters of the texts by script, in order of CODES."""
+    points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+    return np.bincount(script_table()[points], minlength=len(CODES)).astype(np.int64)
