@@ -1,18 +1,20 @@
 """Which characters belong to a script: Unicode's tables, by code point.
 
-A character belongs to a script if that is its Script; or if it has none of its own (marks, digits, punctuation) and its
-Script_Extensions name the script and not Latin. So the Arabic comma is Arabic, and the middle dot is not Greek.
+A character belongs to a script if that is its Script; or if it has none of its own (marks, digits, punctuation) and lies
+in a block of the script, or its Script_Extensions name the script and not Latin. So the Arabic comma is Arabic, and the
+middle dot is not Greek.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from fontTools.unicodedata import ScriptExtensions, Scripts
+from fontTools.unicodedata import Blocks, ScriptExtensions, Scripts
 
 from manifest.errors import RecipeError
 from manifest.fields import nearest
@@ -52,13 +54,20 @@ def script_table() -> npt.NDArray[np.uint8]:
 @cache
 def members(codes: tuple[str, ...]) -> Flags:
     """For every code point, whether it belongs to one of the scripts."""
-    found = np.isin(script_table(), [CODES.index(code) for code in codes])
-    starts = [*ScriptExtensions.RANGES, CODE_POINTS]
-    shared = np.isin(script_table(), [CODES.index(code) for code in SHARED])
-    for (first, end), used_in in zip(zip(starts, starts[1:], strict=False), ScriptExtensions.VALUES, strict=True):
-        if used_in and LATIN not in used_in and not used_in.isdisjoint(codes):
-            found[first:end] |= shared[first:end]
-    return found
+    found = np.zeros(CODE_POINTS, np.bool_)
+    for first, end, used_in in _ranges(ScriptExtensions):
+        found[first:end] = bool(used_in) and LATIN not in used_in and not used_in.isdisjoint(codes)
+    own_blocks = tuple(name.replace("_", " ") for name in names_of(codes))
+    for first, end, block in _ranges(Blocks):
+        if block.startswith(own_blocks):
+            found[first:end] = True
+    found &= np.isin(script_table(), [CODES.index(code) for code in SHARED])
+    return found | np.isin(script_table(), [CODES.index(code) for code in codes])
+
+
+def _ranges(table: Any) -> Iterator[tuple[int, int, Any]]:
+    """(first, end, value) of each range of code points in one of fontTools' tables."""
+    return zip(table.RANGES, [*table.RANGES[1:], CODE_POINTS], table.VALUES, strict=True)
 
 
 @cache
