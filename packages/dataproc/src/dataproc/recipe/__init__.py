@@ -68,12 +68,20 @@ class DataRecipe(RecipeModel):
             if view.of not in self.sources:
                 raise ValueError(f"view {name!r} is of {view.of!r}; the recipe has {sorted(self.sources)}")
             self._check_answers(name, view)
+        self._check_tokenizer()
         known = {*self.sources, *self.views}
         for phase, recipe in self.phases.items():
             unknown = sorted(recipe.names(tuple(self.sources)) - known)
             if unknown:
                 raise ValueError(f"phase {phase!r} draws from {unknown}; the recipe has {sorted(known)}")
         return self
+
+    def _check_tokenizer(self) -> None:
+        grown = self.tokenizer.grown
+        unknown = [] if grown is None else sorted(set(grown.on) - self.sources.keys())
+        if unknown:
+            near = nearest(unknown[0], list(self.sources))
+            raise ValueError(f"tokenizer.{self.tokenizer.existing[0][:-5]}.on: there is no source {unknown[0]!r}{near}")
 
     def _check_answers(self, name: str, view: ViewRecipe) -> None:
         answers = self.sources[view.of].answers

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
+from dataproc.vocab.scripts import code_of, names_of
 from manifest.fields import Count, RecipeModel
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -39,6 +40,11 @@ class ExtendTokenizer(RecipeModel):
     on: Names = Field(min_length=1)
     script: Names = ()
     sample_bytes: Count = Field(SAMPLE_BYTES, gt=0)
+
+    @field_validator("script")
+    @classmethod
+    def _of_unicode(cls, script: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names_of(sorted({code_of(name) for name in script})))
 
 
 class ReplaceTokens(ExtendTokenizer):

@@ -23,6 +23,7 @@ from dataproc.vocab.files import publish
 from dataproc.vocab.joining import Joining
 from dataproc.vocab.merges import Merging, New
 from dataproc.vocab.replace import Spared, spare
+from dataproc.vocab.sample import limit_of
 from dataproc.vocab.scripts import CODES, LATIN, SHARED, UNKNOWN, code_of, letters_by_script, names_of
 from dataproc.vocab.special import names_of as special_names
 from dataproc.vocab.writing import edited
@@ -44,8 +45,11 @@ class Documents:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a base. end: what closes a text, where its directory declares that."""
+    """What is asked of a base. where: the part of the recipe that asks. end: what closes a text, where the base's
+    directory declares that.
+    """
 
+    where: str
     recipe: ExtendTokenizer
     base: Base
     end: str | None
@@ -58,7 +62,7 @@ def extend(asked: Asked, on: Documents, everything: Documents, *, workers: Worke
     Raises RecipeError: no sample, no such script, not enough tokens to be found.
     """
     recipe, base = asked.recipe, asked.base
-    limit = words.limit_of(recipe.sample_bytes, on.text_bytes)
+    limit = limit_of(recipe.sample_bytes, on.text_bytes)
     scripts = _scripts(asked, on, limit, workers, draft)
     spared = _spared(asked, everything, workers, draft)
     ids = sorted(spared.ids) if spared.ids else range(base.size, base.size + recipe.add)
@@ -68,14 +72,14 @@ def extend(asked: Asked, on: Documents, everything: Documents, *, workers: Worke
     found = words.count_words(on.shards, file, joining, limit, workers=workers, draft=draft)
     if found is None:
         raise RecipeError(
-            f"the sample of {', '.join(recipe.on)} ({min(recipe.sample_bytes, on.text_bytes):,} bytes) has no text in "
+            f"{asked.where}: the sample of {', '.join(recipe.on)} ({min(recipe.sample_bytes, on.text_bytes):,} bytes) has no text in "
             f"{' or '.join(names_of(scripts))} script; raise sample_bytes, or name another script or other sources"
         )
     merging = Merging(found, start.bytes_of, set(start.bytes_of.values()), joining.allows)
     new = list(progress.track(merging.learn(ids), label="new tokens", total=recipe.add, unit="tokens"))
     if len(new) < recipe.add:
         raise RecipeError(
-            f"add: {recipe.add:,} tokens were asked for, and the sample of {', '.join(recipe.on)} gives {len(new):,} "
+            f"{asked.where}.add: {recipe.add:,} tokens were asked for, and the sample of {', '.join(recipe.on)} gives {len(new):,} "
             f"that it has twice or more; ask for at most {len(new):,}, or give more text (sample_bytes, on)"
         )
     added = _added(asked, start, scripts, new, merging.uses(ids), spared)
@@ -99,7 +103,7 @@ def _scripts(asked: Asked, on: Documents, limit: int, workers: Workers, draft: D
     sources = ", ".join(asked.recipe.on)
     if not other:
         raise RecipeError(
-            f"on: {sources} has hardly a letter that is not {names_of([own])[0]}, the base's own script; give sources "
+            f"{asked.where}.on: {sources} has hardly a letter that is not {names_of([own])[0]}, the base's own script; give sources "
             "in another script, or name the script (script: Arabic)"
         )
     chosen = tuple(sorted(other))
@@ -118,7 +122,7 @@ def _spared(asked: Asked, everything: Documents, workers: Workers, draft: Draft)
     """What the new tokens take the ids of: nothing, unless the vocabulary is to keep its size."""
     if not isinstance(asked.recipe, ReplaceTokens):
         return Spared(asked.base.content, (), {}, 0)
-    limit = words.limit_of(asked.recipe.sample_bytes, everything.text_bytes)
+    limit = limit_of(asked.recipe.sample_bytes, everything.text_bytes)
     file = _write(draft, "base", asked.base.content)
     usage = words.count_usage(everything.shards, file, limit, workers=workers, draft=draft)
     return spare(asked.base, usage, asked.recipe.add)

@@ -57,12 +57,13 @@ def spare(base: Base, usage: Mapping[int, int], count: int) -> Spared:
                     heapq.heappush(ready, (now[part], -part))
     if len(gone) < count:
         raise RecipeError(
-            f"add: {count:,} tokens were to be replaced, and the base has {len(gone):,} that are made by merges; ask "
+            f"tokenizer.replace.add: {count:,} tokens were to be replaced, and the base has {len(gone):,} that are made by merges; ask "
             "for fewer, or use extend"
         )
     content = copy.deepcopy(base.content)
     dropped = set(gone)
-    content["model"]["vocab"] = {token: number for token, number in vocab.items() if number not in dropped}
+    added = {token["content"]: token["id"] for token in content["added_tokens"]}  # the model knows them: see writing.py
+    content["model"]["vocab"] = {token: number for token, number in vocab.items() if number not in dropped} | added
     content["model"]["merges"] = [
         merge for merge, made in zip(content["model"]["merges"], makes, strict=True) if made not in dropped
     ]

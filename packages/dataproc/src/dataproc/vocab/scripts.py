@@ -7,6 +7,7 @@ middle dot is not Greek.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -15,9 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from fontTools.unicodedata import Blocks, ScriptExtensions, Scripts
-
-from manifest.errors import RecipeError
-from manifest.fields import nearest
 
 CODE_POINTS = 0x110000
 LATIN, UNKNOWN = "Latn", "Zzzz"
@@ -29,13 +27,15 @@ Flags = npt.NDArray[np.bool_]
 
 
 def code_of(name: str) -> str:
-    """`Arabic`, `arabic` or `Arab` → `Arab` (ISO 15924). Raises RecipeError if there is no such script."""
+    """`Arabic`, `arabic` or `Arab` → `Arab` (ISO 15924). Raises ValueError if there is no such script."""
     wanted = name.strip().replace(" ", "_").casefold()
-    for code in CODES:
-        if code not in (*SHARED, UNKNOWN) and wanted in (code.casefold(), Scripts.NAMES[code].casefold()):
+    known = {code: Scripts.NAMES[code] for code in CODES if code not in (*SHARED, UNKNOWN)}
+    for code, full in known.items():
+        if wanted in (code.casefold(), full.casefold()):
             return code
-    near = nearest(name.capitalize(), [n for c, n in Scripts.NAMES.items() if c not in (*SHARED, UNKNOWN)])
-    raise RecipeError(f"script {name!r} is not one of Unicode's{near if 'mean' in near else ''}; expected, for example, Arabic")
+    near = difflib.get_close_matches(name.capitalize(), known.values(), n=1)
+    hint = f"did you mean {near[0]}?" if near else "expected one such as Arabic"
+    raise ValueError(f"Unicode has no script {name!r}; {hint}")
 
 
 def names_of(codes: Sequence[str]) -> list[str]:

@@ -1,7 +1,6 @@
 """Documents → the words in which new tokens are learned, as a base encodes them, with their counts.
 
-Words are runs of tokens that may be parts of new ones (joining.py), so most of other scripts is left out here. The
-sample is chosen by a hash of the documents' ids: it does not depend on files or workers.
+Words are runs of tokens that may be parts of new ones (joining.py), so most of what is in other scripts is left out here.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataproc.documents import batches
 from dataproc.stage import Draft
 from dataproc.vocab.base import Base, read_base
 from dataproc.vocab.joining import Joining
 from dataproc.vocab.merges import MISSING, Words
+from dataproc.vocab.sample import sampled
 from dataproc.vocab.scripts import letters_by_script, members, pattern
 from dataproc.workers import Done, Workers
-from manifest.identity import hash64
 from manifest.record import Model
 
 PIECES = 500_000  # different ones in memory at a time
@@ -43,18 +41,6 @@ class Usage(Model):
 
     ids: tuple[int, ...]
     counts: tuple[int, ...]
-
-
-def limit_of(sample_bytes: int, text_bytes: int) -> int:
-    """The hash below which a document is in a sample of about `sample_bytes`."""
-    return int(min(1.0, sample_bytes / max(text_bytes, 1)) * 2**64)
-
-
-def sampled(shard: Path, limit: int) -> Iterator[list[str]]:
-    """The texts of a shard that are in the sample, in batches."""
-    for batch in batches(shard, ["id", "text"]):
-        chosen = pa.array([hash64(f"tokenizer/{i}") < limit for i in batch["id"].to_pylist()], pa.bool_())
-        yield batch["text"].filter(chosen).to_pylist()
 
 
 def count_letters(shards: Sequence[Path], limit: int, *, workers: Workers, draft: Draft) -> list[int]:
@@ -90,9 +76,14 @@ def count_words(
     return Words(np.frombuffer(b"".join(words), "<i4"), lengths, found["count"].to_numpy())
 
 
+def texts_of(shard: Path, limit: int) -> Iterator[list[str]]:
+    """The texts of a shard that are in the sample, in batches."""
+    return (batch["text"].to_pylist() for batch in sampled(shard, limit))
+
+
 def _letters(shard: Path, *, limit: int) -> Letters:
     total = letters_by_script([])
-    for texts in sampled(shard, limit):
+    for texts in texts_of(shard, limit):
         total += letters_by_script(texts)
     return Letters(counts=tuple(total.tolist()))
 
@@ -100,7 +91,7 @@ def _letters(shard: Path, *, limit: int) -> Letters:
 def _usage(shard: Path, *, base: Path, limit: int) -> Usage:
     made = _base(base)
     total = np.zeros(made.size, np.int64)
-    for texts in sampled(shard, limit):
+    for texts in texts_of(shard, limit):
         for encoding in made.tokenizer.encode_batch_fast(texts, add_special_tokens=False):
             total += np.bincount(encoding.ids, minlength=made.size)
     ids = np.flatnonzero(total)
@@ -114,7 +105,7 @@ def _words(numbered: Numbered, *, base: Path, joining: Joining, limit: int, out:
     cutter = _Cutter(made, joining)
     pieces: Counter[str] = Counter()
     words: Counter[bytes] = Counter()
-    for texts in sampled(shard, limit):
+    for texts in texts_of(shard, limit):
         for text in texts:
             if seen.search(text):
                 pieces.update(made.pieces(text))
@@ -153,10 +144,11 @@ class _Cutter:
         for piece, count in pieces.items():
             if self.seen.search(self.base.text_of(piece)):
                 for word in self._words(piece):
-                    words[np.array(word, "<i4").tobytes()] += count
+                    if len(word) > 1 or word[0] >= MISSING:
+                        words[np.array(word, "<i4").tobytes()] += count
 
     def _words(self, piece: str) -> Iterator[list[int]]:
-        """Those in which something can be merged."""
+        """Its runs of symbols that may be parts of new tokens, a space at most at the beginning."""
         word: list[int] = []
         for symbol in self._symbols(piece):
             usable = symbol >= MISSING and self.own[symbol - MISSING] or symbol in self.usable
