@@ -62,11 +62,10 @@ class Joining:
         parts = parts_of(left + right)
         if parts is None or not self._own(parts.bare):
             return False
-        if not parts.bare:
-            return not parts.tail and bool(parts.head) and opens(parts.head, self.scripts)
-        if _continues(right[0]):
-            return True
-        return not parts.tail and not parts.head and not (self.by_kind and _mixed(parts.bare))
+        if not _continues(right[0]):
+            whole = not parts.tail and not parts.head and bool(parts.bare)
+            return whole and not (self.by_kind and _mixed(parts.bare))
+        return bool(parts.bare) or (not parts.tail and bool(parts.head) and opens(parts.head, self.scripts))
 
     def _own(self, text: str) -> bool:
         own = members(self.scripts)

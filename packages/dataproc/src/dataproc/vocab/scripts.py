@@ -57,9 +57,9 @@ def members(codes: tuple[str, ...]) -> Flags:
     found = np.zeros(CODE_POINTS, np.bool_)
     for first, end, used_in in _ranges(ScriptExtensions):
         found[first:end] = bool(used_in) and LATIN not in used_in and not used_in.isdisjoint(codes)
-    own_blocks = tuple(name.replace("_", " ") for name in names_of(codes))
+    own_blocks = tuple(name.replace("_", " ") + " " for name in names_of(codes))
     for first, end, block in _ranges(Blocks):
-        if block.startswith(own_blocks):
+        if f"{block} ".startswith(own_blocks):
             found[first:end] = True
     found &= np.isin(script_table(), [CODES.index(code) for code in SHARED])
     return found | np.isin(script_table(), [CODES.index(code) for code in codes])
