@@ -70,7 +70,9 @@ def replaced(word: list[int], left: int, right: int, number: int) -> list[int]:
 
 
 symbols = st.sampled_from([0, 0, 1, 2, 3, 4, MISSING + ord("ا"), MISSING + ord("ب"), MISSING + ord("漢")])
-counted = st.dictionaries(st.lists(symbols, min_size=1, max_size=9).map(tuple), st.integers(1, 9), min_size=1, max_size=9)
+counted = st.dictionaries(
+    st.lists(symbols, min_size=1, max_size=9).map(tuple), st.integers(1, 9), min_size=1, max_size=9
+)
 
 
 @given(counted, st.integers(1, 12))

@@ -69,9 +69,7 @@ def _trained(context: Context, train: TrainTokenizer, deduped: Artifacts) -> Ite
     def make(draft: Draft) -> Made:
         found = _documents(deduped)
         special = context.recipe.tokenizer.special
-        return train_bpe(
-            found.shards, found.text_bytes, train, special, workers=context.build.workers, draft=draft
-        )
+        return train_bpe(found.shards, found.text_bytes, train, special, workers=context.build.workers, draft=draft)
 
     inputs = {f"deduped/{name}": item for name, item in deduped.items()}
     config = {**train.model_dump(mode="json"), **_special(context)}

@@ -89,8 +89,7 @@ class TokenizerRecipe(RecipeModel):
         return "path", self.path
 
     def with_base(self, base: str) -> Self:
-        """The same with another base. Raises ValueError if none is extended."""
-        if self.grown is None:
-            raise ValueError("the recipe extends no tokenizer")
+        """The same with another base, where one is extended."""
+        assert self.grown is not None
         way = "extend" if self.extend else "replace"
         return self.model_copy(update={way: self.grown.model_copy(update={"base": base})})

@@ -113,9 +113,7 @@ def _scripts(asked: Asked, on: Documents, limit: int, workers: Workers, draft: D
 
 
 def _counts(letters: Sequence[int]) -> dict[str, int]:
-    return {
-        code: count for code, count in zip(CODES, letters, strict=True) if count and code not in (*SHARED, UNKNOWN)
-    }
+    return {code: count for code, count in zip(CODES, letters, strict=True) if count and code not in (*SHARED, UNKNOWN)}
 
 
 def _spared(asked: Asked, everything: Documents, workers: Workers, draft: Draft) -> Spared:
@@ -151,9 +149,7 @@ def _added(
         base_size=asked.base.size,
         base=vocabulary_digest(asked.base.vocab),
         scripts=tuple(names_of(scripts)),
-        tokens=tuple(
-            NewToken(id=t.id, token=start.name(t.data), pieces=pieces[t.id], count=count[t.id]) for t in new
-        ),
+        tokens=tuple(NewToken(id=t.id, token=start.name(t.data), pieces=pieces[t.id], count=count[t.id]) for t in new),
         replaced=tuple(GivenUp(id=n, token=names[n], count=spared.uses[n]) for n in spared.ids),
     )
 
