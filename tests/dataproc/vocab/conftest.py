@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 ENGLISH = (
     "the quick brown fox jumps over the lazy dog and then it's off to the woods where 12 others wait (naïve, as ever)\n"
     "in the beginning there was a model of language and it had tokens of one kind only, which is not a way to be\n"
 )
-LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 LETTERS = {
     "Arabic": ("ابتثجحخدرسشصعفقكلمنهوي", "َُِّ", "،؟٣"),
     "Devanagari": ("कखगघचजटडतदनपबमयरलवसह", "ािीुूेैो्", "।३"),

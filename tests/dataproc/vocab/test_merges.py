@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from dataproc.vocab.scripts import code_of, members, opens, pattern
 
 DATA = {0: b"a", 1: b"b", 2: b"ab", 3: b"c", 4: b"d"}
 Word = tuple[int, ...]
+Allows = Callable[[bytes, bytes], bool]
 
 
 def words_of(counts: dict[Word, int]) -> Words:
@@ -25,7 +28,7 @@ def words_of(counts: dict[Word, int]) -> Words:
     return Words(symbols, lengths, np.array([count for _, count in rows], np.int64))
 
 
-def naive(counts: dict[Word, int], add: int, allows: object) -> tuple[list[tuple[int, int]], dict[int, int]]:
+def naive(counts: dict[Word, int], add: int, allows: Allows) -> tuple[list[tuple[int, int]], dict[int, int]]:
     """The pairs that are merged, and how often each new token is used at the end."""
     data, taken = dict(DATA), set(DATA.values())
     words = [(list(word), count) for word, count in counts.items()]
@@ -33,9 +36,9 @@ def naive(counts: dict[Word, int], add: int, allows: object) -> tuple[list[tuple
     for number in range(100, 100 + add):
         found: Counter[tuple[int, int]] = Counter()
         for word, count in words:
-            for left, right in zip(word, word[1:], strict=False):
+            for left, right in pairwise(word):
                 both = data.get(left, b"?") + data.get(right, b"?")
-                if left in data and right in data and both not in taken and allows(data[left], data[right]):  # type: ignore[operator]
+                if left in data and right in data and both not in taken and allows(data[left], data[right]):
                     found[left, right] += count
             for symbol in word:
                 if symbol >= MISSING:
@@ -77,7 +80,9 @@ counted = st.dictionaries(
 
 @given(counted, st.integers(1, 12))
 def test_merges_are_those_of_a_naive_training_with_the_same_ties(counts: dict[Word, int], add: int) -> None:
-    allows = lambda left, right: (left + right) != b"cd"  # noqa: E731
+    def allows(left: bytes, right: bytes) -> bool:
+        return left + right != b"cd"
+
     merging = Merging(words_of(counts), dict(DATA), set(DATA.values()), allows)
     new = list(merging.learn(range(100, 100 + add)))
     made, used = naive(counts, add, allows)

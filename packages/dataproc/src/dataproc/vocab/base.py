@@ -1,7 +1,7 @@
 """A base tokenizer that is to be extended: what its tokens stand for, as bytes, and how it cuts text.
 
-Two makes of BPE are read: byte-level (GPT-2, Llama 3), in which every byte is a token, and characters with byte fallback
-(Llama 2), in which `▁` is a space and characters without a token are `<0xD8>`, `<0xA7>`.
+Two makes of BPE are read: byte-level (GPT-2, Llama 3), in which every byte is a token, and characters with byte
+fallback (Llama 2), in which `▁` is a space and characters without a token are `<0xD8>`, `<0xA7>`.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def read_base(path: Path, where: str) -> Base:
     byte_level = _has_byte_level(content["pre_tokenizer"]) and ALPHABET.keys() <= vocab
     if not byte_level and not (model["byte_fallback"] and set(FALLBACK) <= vocab):
         raise RecipeError(
-            f"{said}has no token for some bytes (it is neither byte-level nor has it byte fallback with <0x00> … <0xFF>), "
-            f"so characters that it does not know would be lost as {model['unk_token'] or 'nothing'}; take another base"
+            f"{said}has no token for some bytes (it is neither byte-level nor has it byte fallback with <0x00> … <0xFF>)"
+            f", so characters that it does not know would be lost as {model['unk_token'] or 'nothing'}; take another base"
         )
     return Base(content, tokenizer, byte_level)
 

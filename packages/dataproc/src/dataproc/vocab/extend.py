@@ -21,7 +21,7 @@ from dataproc.vocab import words
 from dataproc.vocab.base import Base, read_base
 from dataproc.vocab.files import publish
 from dataproc.vocab.joining import Joining
-from dataproc.vocab.merges import Merging, New
+from dataproc.vocab.merges import Merging, New, Words
 from dataproc.vocab.replace import Spared, spare
 from dataproc.vocab.sample import limit_of
 from dataproc.vocab.scripts import CODES, LATIN, SHARED, UNKNOWN, code_of, letters_by_script, names_of
@@ -61,7 +61,7 @@ def extend(asked: Asked, on: Documents, everything: Documents, *, workers: Worke
 
     Raises RecipeError: no sample, no such script, not enough tokens to be found.
     """
-    recipe, base = asked.recipe, asked.base
+    recipe, base, sources = asked.recipe, asked.base, ", ".join(asked.recipe.on)
     limit = limit_of(recipe.sample_bytes, on.text_bytes)
     scripts = _scripts(asked, on, limit, workers, draft)
     spared = _spared(asked, everything, workers, draft)
@@ -72,15 +72,15 @@ def extend(asked: Asked, on: Documents, everything: Documents, *, workers: Worke
     found = words.count_words(on.shards, file, joining, limit, workers=workers, draft=draft)
     if found is None:
         raise RecipeError(
-            f"{asked.where}: the sample of {', '.join(recipe.on)} ({min(recipe.sample_bytes, on.text_bytes):,} bytes) has no text in "
-            f"{' or '.join(names_of(scripts))} script; raise sample_bytes, or name another script or other sources"
+            f"{asked.where}: the sample of {sources} ({min(recipe.sample_bytes, on.text_bytes):,} bytes) has no text "
+            f"in {' or '.join(names_of(scripts))} script; raise sample_bytes, or name another script or other sources"
         )
     merging = Merging(found, start.bytes_of, set(start.bytes_of.values()), joining.allows)
     new = list(progress.track(merging.learn(ids), label="new tokens", total=recipe.add, unit="tokens"))
     if len(new) < recipe.add:
         raise RecipeError(
-            f"{asked.where}.add: {recipe.add:,} tokens were asked for, and the sample of {', '.join(recipe.on)} gives {len(new):,} "
-            f"that it has twice or more; ask for at most {len(new):,}, or give more text (sample_bytes, on)"
+            f"{asked.where}.add: {recipe.add:,} tokens were asked for, and the sample of {sources} gives {len(new):,} that "
+            f"it has twice or more; ask for at most {len(new):,}, or give more text (sample_bytes, on)"
         )
     added = _added(asked, start, scripts, new, merging.uses(ids), spared)
     tokenizer = edited(start, new, special_names(asked.special))
@@ -103,8 +103,8 @@ def _scripts(asked: Asked, on: Documents, limit: int, workers: Workers, draft: D
     sources = ", ".join(asked.recipe.on)
     if not other:
         raise RecipeError(
-            f"{asked.where}.on: {sources} has hardly a letter that is not {names_of([own])[0]}, the base's own script; give sources "
-            "in another script, or name the script (script: Arabic)"
+            f"{asked.where}.on: {sources} has hardly a letter that is not {names_of([own])[0]}, the base's own script; "
+            "give sources in another script, or name the script (script: Arabic)"
         )
     chosen = tuple(sorted(other))
     share = sum(other.values()) / sum(there.values())
@@ -154,7 +154,7 @@ def _added(
     )
 
 
-def _summary(added: Added, found: words.Words, spared: Spared) -> dict[str, object]:
+def _summary(added: Added, found: Words, spared: Spared) -> dict[str, object]:
     lost = {"replaced": len(added.replaced), "replaced_share": round(spared.share, 6)} if added.replaced else {}
     return {
         "added": len(added.tokens),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -60,6 +59,11 @@ class Fertility(Model):
     text: dict[str, Text]
     points: tuple[Point, ...] = Field(min_length=1)
 
+    @property
+    def names(self) -> list[str]:
+        """The tokenizers."""
+        return list(dict.fromkeys(point.tokenizer for point in self.points))
+
     def of(self, tokenizer: str) -> list[Point]:
         """The points of a tokenizer."""
         return [point for point in self.points if point.tokenizer == tokenizer]
@@ -105,7 +109,9 @@ def measure(given: Sequence[Subject], texts: Mapping[str, Sequence[str]], curve:
     """
     empty = [source for source, found in texts.items() if not any(text.split() for text in found)]
     if empty or not texts:
-        raise InputError(f"there is no word to measure on in {', '.join(empty) or 'what was given'}; name other documents")
+        raise InputError(
+            f"there is no word to measure on in {', '.join(empty) or 'what was given'}; name other documents"
+        )
     wanted = [point for subject in given for point in _points(subject, curve)]
     if curve is not None and not any(new for _, new in wanted if new is not None):
         raise InputError(f"--curve: none of {', '.join(s.name for s in given)} is an extended tokenizer; leave it out")
@@ -162,5 +168,3 @@ def _rate(tokenizer: Tokenizer, texts: Sequence[str], size: Text) -> Rate:
         tokens_per_word=round(tokens / size.words, 4),
         bytes_per_token=round(size.bytes / max(tokens, 1), 4),
     )
-
-

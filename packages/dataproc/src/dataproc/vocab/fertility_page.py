@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from dataproc.vocab.fertility import Fertility, Point, Rate
+from dataproc.vocab.fertility import Fertility
 
 if TYPE_CHECKING:  # it takes a second to import
     from matplotlib.axes import Axes
@@ -27,12 +27,12 @@ def table(found: Fertility) -> Table:
 
 
 def page(found: Fertility) -> str:
-    titles = [title.replace("\n", " ") for title in _titles(found)]
+    titles = _titles(found)
     lines = [
         "# Tokens of text",
         "",
-        f"A word is what stands {found.word}. The last columns of a source say how many tokens fewer (−) or more (+) it "
-        "takes than with the first row.",
+        f"A word is what stands {found.word}. The last column says how many tokens fewer (−) or more (+) a source "
+        "takes than in its first row.",
         "",
         "![Tokens per word and bytes per token](fertility.png)",
         "",
@@ -70,7 +70,7 @@ def picture(found: Fertility) -> bytes:
 
 
 def _curves(axes: Axes, found: Fertility, key: str) -> None:
-    names = list(dict.fromkeys(point.tokenizer for point in found.points))
+    names = found.names
     for place, source in enumerate(found.text):
         colour = COLOURS[place % len(COLOURS)]
         for style, name in zip(("-", "--", ":", "-.") * len(names), names, strict=False):
@@ -95,25 +95,29 @@ def _bars(axes: Axes, found: Fertility, key: str) -> None:
 
 
 def _titles(found: Fertility) -> list[str]:
-    each = [f"{source}\n{title}" for source in found.text for title in ("tokens/word", "bytes/token", "tokens")]
-    return ["tokenizer", "new", "vocabulary", *each]
+    named = ["tokenizer"] if len(found.names) > 1 else []
+    return ["source", *named, "new tokens", "vocabulary", "tokens/word", "bytes/token", "tokens"]
 
 
 def _rows(found: Fertility) -> list[list[str]]:
     first = found.points[0]
     return [
         [
-            point.tokenizer,
-            "" if point.new is None else f"{point.new:,}",
+            source,
+            *([point.tokenizer] if len(found.names) > 1 else []),
+            "–" if point.new is None else f"{point.new:,}",
             f"{point.vocab_size:,}",
-            *(cell for source in found.text for cell in _cells(point, first, source)),
+            f"{point.sources[source].tokens_per_word:.2f}",
+            f"{point.sources[source].bytes_per_token:.2f}",
+            "" if point is first else _change(point.sources[source].tokens, first.sources[source].tokens),
         ]
+        for source in found.text
         for point in found.points
     ]
 
 
-def _cells(point: Point, first: Point, source: str) -> list[str]:
-    rate: Rate = point.sources[source]
-    change = rate.tokens / max(first.sources[source].tokens, 1) - 1
-    said = "–" if point is first else "same" if change == 0 else f"{change:+.1%}".replace("-", "−")
-    return [f"{rate.tokens_per_word:.2f}", f"{rate.bytes_per_token:.2f}", said]
+def _change(tokens: int, before: int) -> str:
+    share = tokens / max(before, 1) - 1
+    if tokens == before:
+        return "same"
+    return "< 0.1 % " + ("fewer" if share < 0 else "more") if abs(share) < 0.0005 else f"{share:+.1%}".replace("-", "−")

@@ -1,7 +1,7 @@
 """Which two tokens may become a new one: the text without the new script must keep its tokens.
 
-A new token is characters of the script, with at most one space before them. What leads there may be the beginning of one
-character, if all characters that begin so belong to the script. A merge at the edge of two characters makes whole
+A new token is characters of the script, with at most one space before them. What leads there may be the beginning of
+one character, if all characters that begin so belong to the script. A merge at the edge of two characters makes whole
 characters only; one within a character may leave a part at its outer ends where the base has such a token.
 """
 

@@ -83,7 +83,7 @@ class Merging:
         """How often each token is in the words now."""
         there = (self.symbols >= 0) & (self.symbols < MISSING)
         counts = np.bincount(self.symbols[there], self.weights[there], minlength=max(ids, default=0) + 1)
-        return counts[np.asarray(ids, np.int64)].astype(np.int64).tolist()
+        return [int(count) for count in counts[np.asarray(ids, np.int64)]]
 
     def _best(self) -> tuple[int, int] | None:
         while self.heap:

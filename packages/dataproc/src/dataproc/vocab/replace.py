@@ -57,8 +57,8 @@ def spare(base: Base, usage: Mapping[int, int], count: int) -> Spared:
                     heapq.heappush(ready, (now[part], -part))
     if len(gone) < count:
         raise RecipeError(
-            f"tokenizer.replace.add: {count:,} tokens were to be replaced, and the base has {len(gone):,} that are made by merges; ask "
-            "for fewer, or use extend"
+            f"tokenizer.replace.add: {count:,} tokens were to be replaced, and the base has {len(gone):,} that "
+            "merges make; ask for fewer, or use extend"
         )
     content = copy.deepcopy(base.content)
     dropped = set(gone)

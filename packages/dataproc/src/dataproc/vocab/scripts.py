@@ -1,8 +1,8 @@
 """Which characters belong to a script: Unicode's tables, by code point.
 
-A character belongs to a script if that is its Script; or if it has none of its own (marks, digits, punctuation) and lies
-in a block of the script, or its Script_Extensions name the script and not Latin. So the Arabic comma is Arabic, and the
-middle dot is not Greek.
+A character belongs to a script if that is its Script; or if it has none of its own (marks, digits, punctuation) and
+lies in a block of the script, or its Script_Extensions name the script and not Latin. So the Arabic comma is Arabic, and
+the middle dot is not Greek.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Flags = npt.NDArray[np.bool_]
 def code_of(name: str) -> str:
     """`Arabic`, `arabic` or `Arab` → `Arab` (ISO 15924). Raises ValueError if there is no such script."""
     wanted = name.strip().replace(" ", "_").casefold()
-    known = {code: Scripts.NAMES[code] for code in CODES if code not in (*SHARED, UNKNOWN)}
+    known: dict[str, str] = {code: Scripts.NAMES[code] for code in CODES if code not in (*SHARED, UNKNOWN)}
     for code, full in known.items():
         if wanted in (code.casefold(), full.casefold()):
             return code
@@ -62,7 +62,8 @@ def members(codes: tuple[str, ...]) -> Flags:
         if f"{block} ".startswith(own_blocks):
             found[first:end] = True
     found &= np.isin(script_table(), [CODES.index(code) for code in SHARED])
-    return found | np.isin(script_table(), [CODES.index(code) for code in codes])
+    own: Flags = np.isin(script_table(), [CODES.index(code) for code in codes])
+    return found | own
 
 
 def _ranges(table: Any) -> Iterator[tuple[int, int, Any]]:

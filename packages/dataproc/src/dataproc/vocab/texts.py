@@ -1,7 +1,7 @@
 """Documents that a user names → a sample of their texts, by source.
 
-An artifact of documents (or a mixture, whose deduplicated documents are meant), or raw: a directory or a file, whose name
-is the source's. The sample is the documents of the smallest hashes, so it does not depend on order or files.
+An artifact of documents (or a mixture, whose deduplicated documents are meant), or raw: a directory or a file, whose
+name is the source's. The sample is the documents of the smallest hashes, so it does not depend on order or files.
 """
 
 from __future__ import annotations
@@ -85,8 +85,7 @@ def _rows(uri: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _shards(item: Found) -> list[Path]:
-    stem = "" if item.manifest.kind == "heldout" else "documents"
-    return [file for file in shard_files(opened(item), stem) if file.suffix == ".parquet"]
+    return shard_files(opened(item), "heldout" if item.manifest.kind == "heldout" else "documents")
 
 
 def _records(place: str, field: str) -> Iterator[tuple[str, str, str]]:

@@ -1,6 +1,6 @@
 """Documents → the words in which new tokens are learned, as a base encodes them, with their counts.
 
-Words are runs of tokens that may be parts of new ones (joining.py), so most of what is in other scripts is left out here.
+Words are runs of tokens that may be parts of new ones (joining.py), so most of what is in other scripts is left out.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class _Cutter:
         """Its runs of symbols that may be parts of new tokens, a space at most at the beginning."""
         word: list[int] = []
         for symbol in self._symbols(piece):
-            usable = symbol >= MISSING and self.own[symbol - MISSING] or symbol in self.usable
+            usable = (symbol >= MISSING and self.own[symbol - MISSING]) or symbol in self.usable
             if word and (not usable or self.usable.get(symbol, b"").startswith(b" ")):
                 yield word
                 word = []
