@@ -79,8 +79,8 @@ def extend(asked: Asked, on: Documents, everything: Documents, *, workers: Worke
     new = list(progress.track(merging.learn(ids), label="new tokens", total=recipe.add, unit="tokens"))
     if len(new) < recipe.add:
         raise RecipeError(
-            f"{asked.where}.add: {recipe.add:,} tokens were asked for, and the sample of {sources} gives {len(new):,} that "
-            f"it has twice or more; ask for at most {len(new):,}, or give more text (sample_bytes, on)"
+            f"{asked.where}.add: {recipe.add:,} tokens were asked for, and the sample of {sources} gives {len(new):,} "
+            f"that it has twice or more; ask for at most {len(new):,}, or give more text (sample_bytes, on)"
         )
     added = _added(asked, start, scripts, new, merging.uses(ids), spared)
     tokenizer = edited(start, new, special_names(asked.special))

@@ -1,8 +1,8 @@
 """Which characters belong to a script: Unicode's tables, by code point.
 
 A character belongs to a script if that is its Script; or if it has none of its own (marks, digits, punctuation) and
-lies in a block of the script, or its Script_Extensions name the script and not Latin. So the Arabic comma is Arabic, and
-the middle dot is not Greek.
+lies in a block of the script, or its Script_Extensions name the script and not Latin. So the Arabic comma is Arabic,
+and the middle dot is not Greek.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def members(codes: tuple[str, ...]) -> Flags:
         if f"{block} ".startswith(own_blocks):
             found[first:end] = True
     found &= np.isin(script_table(), [CODES.index(code) for code in SHARED])
-    own: Flags = np.isin(script_table(), [CODES.index(code) for code in codes])
-    return found | own
+    found |= np.isin(script_table(), [CODES.index(code) for code in codes])
+    return found
 
 
 def _ranges(table: Any) -> Iterator[tuple[int, int, Any]]:
