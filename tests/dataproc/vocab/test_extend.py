@@ -286,7 +286,7 @@ def characters() -> Tokenizer:
     ("make", "said"),
     [
         (unigram, r"tokenizer\.extend\.base: .* is a Unigram; only BPE can be extended"),
-        (characters, r"has no token for some bytes .* would be lost as <unk>; take another base"),
+        (characters, r"has no token for some bytes .* would be lost as <unk>; take another"),
     ],
 )
 def test_a_base_that_cannot_be_extended_is_refused(

@@ -127,8 +127,8 @@ def read_base(path: Path, where: str) -> Base:
     byte_level = _has_byte_level(content["pre_tokenizer"]) and ALPHABET.keys() <= vocab
     if not byte_level and not (model["byte_fallback"] and set(FALLBACK) <= vocab):
         raise RecipeError(
-            f"{said}has no token for some bytes (it is not byte-level, and lacks byte fallback with <0x00> … <0xFF>), so "
-            f"characters that it does not know would be lost as {model['unk_token'] or 'nothing'}; take another base"
+            f"{said}has no token for some bytes (it is not byte-level, and lacks byte fallback with <0x00> … <0xFF>), "
+            f"so characters that it does not know would be lost as {model['unk_token'] or 'nothing'}; take another"
         )
     return Base(content, tokenizer, byte_level)
 

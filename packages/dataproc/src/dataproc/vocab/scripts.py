@@ -54,7 +54,7 @@ def script_table() -> npt.NDArray[np.uint8]:
 @cache
 def members(codes: tuple[str, ...]) -> Flags:
     """For every code point, whether it belongs to one of the scripts."""
-    found = np.zeros(CODE_POINTS, np.bool_)
+    found: Flags = np.zeros(CODE_POINTS, np.bool_)
     for first, end, used_in in _ranges(ScriptExtensions):
         found[first:end] = bool(used_in) and LATIN not in used_in and not used_in.isdisjoint(codes)
     own_blocks = tuple(name.replace("_", " ") + " " for name in names_of(codes))
