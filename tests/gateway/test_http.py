@@ -93,12 +93,12 @@ def test_a_dry_run_says_what_there_is_and_writes_nothing(client: TestClient, raw
         ({"sources": {"a": {"files": "none/*"}}}, "/recipe/sources", "no file matches 'none/*'"),
         ({"tokenizer": {"path": "/etc/passwd"}}, "/recipe/tokenizer/path", "not under a configured root"),
         (
-            {"tokenizer": {"extend": {"base": "/etc", "add": 9, "on": ["web"]}}},
+            {"tokenizer": {"extend": {"base": "/etc", "add": 9, "on": ["a"]}}},
             "/recipe/tokenizer/extend/base",
             "not under a configured root",
         ),
         (
-            {"tokenizer": {"replace": {"add": 9, "on": ["web"]}}},
+            {"tokenizer": {"replace": {"add": 9, "on": ["a"]}}},
             "/recipe/tokenizer/replace/base",
             "tokenizer.replace.base is missing",
         ),

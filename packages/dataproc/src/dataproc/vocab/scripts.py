@@ -62,8 +62,8 @@ def members(codes: tuple[str, ...]) -> Flags:
         if f"{block} ".startswith(own_blocks):
             found[first:end] = True
     found &= np.isin(script_table(), [CODES.index(code) for code in SHARED])
-    found |= np.isin(script_table(), [CODES.index(code) for code in codes])
-    return found
+    own: Flags = found | np.isin(script_table(), [CODES.index(code) for code in codes])
+    return own
 
 
 def _ranges(table: Any) -> Iterator[tuple[int, int, Any]]:
