@@ -74,7 +74,8 @@ def _ranges(table: Any) -> Iterator[tuple[int, int, Any]]:
 @cache
 def assigned() -> Flags:
     """For every code point, whether Unicode has given it a script: not private, not a surrogate, not unassigned."""
-    return script_table() != CODES.index(UNKNOWN)
+    real: Flags = script_table() != CODES.index(UNKNOWN)
+    return real
 
 
 @cache

@@ -25,17 +25,23 @@ KINDS = ("documents", "deduped", "heldout")
 
 
 class Sample:
-    """The texts of the smallest hashes, of about `most` bytes."""
+    """The texts of the smallest hashes: as many as have `most` bytes together, and one at least."""
 
     def __init__(self, most: int) -> None:
         self.most, self.size = most, 0
+        self._left_out = 1 << 64  # the smallest hash that is not in the sample
         self._kept: list[tuple[int, str, str]] = []
 
     def add(self, identifier: str, text: str) -> None:
-        heapq.heappush(self._kept, (-hash64(identifier), identifier, text))
+        key = hash64(identifier)
+        if key >= self._left_out:
+            return
+        heapq.heappush(self._kept, (-key, identifier, text))
         self.size += len(text.encode("utf-8", "replace"))
         while self.size > self.most and len(self._kept) > 1:
-            self.size -= len(heapq.heappop(self._kept)[2].encode("utf-8", "replace"))
+            largest, _, text = heapq.heappop(self._kept)
+            self._left_out = -largest
+            self.size -= len(text.encode("utf-8", "replace"))
 
     @property
     def texts(self) -> list[str]:
