@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from dataproc.recipe import DataRecipe
+from dataproc.recipe import DataRecipe, read
 from dataproc.vocab.scripts import code_of, members
 from dataproc.workers import Workers
 from manifest.added import Added, vocabulary_digest
@@ -87,7 +87,7 @@ WORDS = [
 ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_text_without_the_script_keeps_its_ids(
     extended: tuple[str, Tokenizer, Tokenizer, Added], data: st.DataObject
@@ -99,7 +99,7 @@ def test_a_text_without_the_script_keeps_its_ids(
     assert ids_of(after, text) == ids_of(before, text)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_every_text_comes_back(extended: tuple[str, Tokenizer, Tokenizer, Added], data: st.DataObject) -> None:
     script, before, after, added = extended
@@ -338,6 +338,24 @@ def test_what_a_recipe_may_not_say(fields: dict[str, Any], said: str, recipe: Ma
             sources={n: {"files": f"{n}/*"} for n in ("english", "arabic")},
             tokenizer={"extend": {"base": "x", "add": 9, "on": ["arabic"], **fields}},
         )
+
+
+def test_on_is_a_key_in_yaml_too(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "name: x\nsources: {english: {files: e}, arabic: {files: a}}\nphases: {p: {epochs: {arabic: 1}}}\n"
+        "tokenizer: {extend: {base: mine, add: 4096, on: [arabic]}}\n"
+    )
+    grown = read(tmp_path / "recipe.yaml", base="yours").tokenizer.grown
+    assert grown is not None
+    assert (grown.on, grown.add, grown.base) == (("arabic",), 4096, "yours")
+
+
+def test_a_base_for_a_recipe_that_extends_none_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "name: x\nsources: {a: {files: a}}\nphases: {p: {epochs: {a: 1}}}\ntokenizer: {path: mine}\n"
+    )
+    with pytest.raises(RecipeError, match="--base yours: .* extends no tokenizer"):
+        read(tmp_path / "recipe.yaml", base="yours")
 
 
 def test_fill_in_the_middle_needs_its_tokens(

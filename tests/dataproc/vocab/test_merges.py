@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from fontTools.unicodedata import script
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataproc.vocab.joining import Joining
@@ -78,6 +78,7 @@ counted = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(counted, st.integers(1, 12))
 def test_merges_are_those_of_a_naive_training_with_the_same_ties(counts: dict[Word, int], add: int) -> None:
     def allows(left: bytes, right: bytes) -> bool:
