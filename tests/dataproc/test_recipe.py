@@ -75,7 +75,7 @@ def test_shingles_are_13_characters_or_5_words(tmp_path: Path) -> None:
         ("200k", "-4000", ["'phases.first'", "tokens: -4000", "above 0"]),
         (", tokens: 200k", "", ["'phases.first'", "weights need 'tokens'"]),
         ("vocab_size: 1k", "vocab_size: 200", ["'tokenizer.train.vocab_size'", "257", "200"]),
-        ("train: {vocab_size: 1k}", "", ["'tokenizer'", "exactly one of 'train' and 'path'"]),
+        ("train: {vocab_size: 1k}", "", ["'tokenizer'", "exactly one of 'train', 'path', 'extend' and 'replace'"]),
         ('"web/*"', '"/etc/*"', ["'sources.web.files'", "'/etc/*' is not below --raw"]),
         ('"web/*"', '"../web/*"', ["'sources.web.files'", "'../web/*' is not below --raw"]),
         ('"web/*"', "[]", ["'sources.web.files'", "at least 1"]),

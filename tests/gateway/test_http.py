@@ -92,6 +92,16 @@ def test_a_dry_run_says_what_there_is_and_writes_nothing(client: TestClient, raw
         ({"sources": {"a": {"files": "../a/*"}}}, "/recipe/sources/a/files", "is not below"),
         ({"sources": {"a": {"files": "none/*"}}}, "/recipe/sources", "no file matches 'none/*'"),
         ({"tokenizer": {"path": "/etc/passwd"}}, "/recipe/tokenizer/path", "not under a configured root"),
+        (
+            {"tokenizer": {"extend": {"base": "/etc", "add": 9, "on": ["a"]}}},
+            "/recipe/tokenizer/extend/base",
+            "not under a configured root",
+        ),
+        (
+            {"tokenizer": {"replace": {"add": 9, "on": ["a"]}}},
+            "/recipe/tokenizer/replace/base",
+            "tokenizer.replace.base is missing",
+        ),
         ({"block_tokens": "many"}, "/recipe/block_tokens", ""),
         ({"phases": {"only": {"epochs": {"c": 1}}}}, "/recipe", "c"),
     ],

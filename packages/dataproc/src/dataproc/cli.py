@@ -6,7 +6,7 @@ import argparse
 import sys
 from functools import partial
 
-from dataproc.commands import build, card, export, gather, overlap, synth, whatif
+from dataproc.commands import build, card, export, fertility, gather, overlap, synth, whatif
 from dataproc.dedup.index.command import index_parser
 from manifest.errors import run_command
 
@@ -20,7 +20,7 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dataproc", description="Raw text → a deduplicated training mixture.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (build, card, overlap, whatif, export, gather, synth):
+    for command in (build, card, overlap, whatif, fertility, export, gather, synth):
         command.add(commands)
     index_parser(commands)
     return parser

@@ -8,7 +8,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -79,6 +78,8 @@ def estimate(recipe: DataRecipe, raw: str) -> Estimates:
         sample = _sample(files, source, source.cleaning(recipe.clean))
         warnings += _warnings(name, source, sample, source.cleaning(recipe.clean))
         found[name] = _scaled(files, sample, _bytes_per_token(sample, tokenizer))
+    if recipe.tokenizer.grown is not None:
+        warnings.append("tokens are those of the base; with the tokens that it is to get they will be fewer")
     if tokenizer is None:
         warnings.append(f"tokens are estimated at {BYTES_PER_TOKEN:g} bytes each; the tokenizer is yet to be trained")
     return Estimates(found, tuple(warnings))
@@ -159,11 +160,13 @@ def _scaled(files: Sequence[RawFile], sample: _Sample, bytes_per_token: float) -
 
 
 def _tokenizer(recipe: DataRecipe) -> Any | None:
-    if recipe.tokenizer.path is None:
+    """The one that is there before the build; of one that is to be extended, its base."""
+    _, place = recipe.tokenizer.existing
+    if place is None:
         return None
-    from dataproc.vocab.files import load  # tokenizers takes a while to import
+    from dataproc.vocab.files import load, place_of  # tokenizers takes a while to import
 
-    return load(Path(recipe.tokenizer.path))
+    return load(place_of(place))
 
 
 def _bytes_per_token(sample: _Sample, tokenizer: Any | None) -> float:

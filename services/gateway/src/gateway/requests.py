@@ -69,7 +69,7 @@ def understand_build(service: Service, request: BuildRequest, caller: str) -> Un
         raise ProblemError(422, text, field=("options", "until"))
     with blaming("raw"):
         raw = roots.resolve(request.raw, service.settings.raw_root_uris)
-    with blaming("recipe", "tokenizer", "path"):
+    with blaming("recipe", "tokenizer", *recipe.tokenizer.existing[0].split(".")):
         tokenizer = _tokenizer(recipe, service.settings.raw_root_uris)
     with blaming("recipe", "sources"):
         files = listing(recipe, raw)
@@ -177,11 +177,14 @@ def plan_report(understood: Understood, same_as: str | None) -> ReportPlan:
 
 def _tokenizer(recipe: DataRecipe, allowed: Sequence[str]) -> list[Any] | None:
     """What tells one content of a tokenizer's file from another. Raises InputError."""
-    if recipe.tokenizer.path is None:
+    field, given = recipe.tokenizer.existing
+    if given is None and recipe.tokenizer.grown is None:
         return None
-    path = Path(roots.resolve(recipe.tokenizer.path, allowed))
-    if str(path) != recipe.tokenizer.path:
-        raise InputError(f"{recipe.tokenizer.path} is not a plain absolute path; write {path}")
+    if given is None:
+        raise InputError(f"tokenizer.{field} is missing; name the tokenizer that is to be extended")
+    path = Path(roots.resolve(given, allowed))
+    if str(path) != given:
+        raise InputError(f"{given} is not a plain absolute path; write {path}")
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"{file} is no file; give a directory with a tokenizer.json, or that file")

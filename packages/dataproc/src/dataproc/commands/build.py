@@ -44,6 +44,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         help="leave out what these name: a JSONL file of {document: id} and {text: text}, or what `index remove` "
         "printed; may be repeated",
     )
+    build.add_argument(
+        "--base", metavar="TOKENIZER", help="the tokenizer that the recipe extends, or a mixture that has it"
+    )
     build.add_argument("--dry-run", action="store_true", help="say what would be built and re-used; build nothing")
     build.set_defaults(run=_build)
 
@@ -61,7 +64,7 @@ def _build(arguments: argparse.Namespace) -> None:
 
     if arguments.until not in STAGES:
         raise RecipeError(f"--until {arguments.until}: no such stage{nearest(arguments.until, list(STAGES))}")
-    recipe = read(arguments.recipe, override=dict(_reasons(arguments.override)))
+    recipe = read(arguments.recipe, override=dict(_reasons(arguments.override)), base=arguments.base)
     store = open_store(arguments.out)
     left_out = stones.Stones.of([stone for path in arguments.without for stone in stones.read(path)])
     if arguments.dry_run:

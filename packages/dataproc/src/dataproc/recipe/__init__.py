@@ -20,6 +20,7 @@ from dataproc.recipe.sources import Clean, Source
 from dataproc.recipe.tokenizer import TokenizerRecipe
 from dataproc.recipe.views import Slice, ViewRecipe
 from dataproc.templates import PLAIN, TEMPLATES, Template
+from manifest.errors import RecipeError
 from manifest.fields import Count, RecipeModel, nearest, validate
 
 PLAIN_NAME = re.compile(r"[\w-]+").fullmatch
@@ -70,12 +71,20 @@ class DataRecipe(RecipeModel):
             if view.of not in self.sources:
                 raise ValueError(f"view {name!r} is of {view.of!r}; the recipe has {sorted(self.sources)}")
             self._check_answers(name, view)
+        self._check_tokenizer()
         known = {*self.sources, *self.views}
         for phase, recipe in self.phases.items():
             unknown = sorted(recipe.names(tuple(self.sources)) - known)
             if unknown:
                 raise ValueError(f"phase {phase!r} draws from {unknown}; the recipe has {sorted(known)}")
         return self
+
+    def _check_tokenizer(self) -> None:
+        grown = self.tokenizer.grown
+        unknown = [] if grown is None else sorted(set(grown.on) - self.sources.keys())
+        if unknown:
+            near = nearest(unknown[0], list(self.sources))
+            raise ValueError(f"tokenizer.{self.tokenizer.existing[0][:-5]}.on: there is no source {unknown[0]!r}{near}")
 
     def _check_answers(self, name: str, view: ViewRecipe) -> None:
         answers = self.sources[view.of].answers
@@ -140,15 +149,26 @@ class DataRecipe(RecipeModel):
         return next(name for name, found in self.streams().items() if found == wanted)
 
 
-def read(path: str | Path, *, override: Mapping[str, str] | None = None) -> DataRecipe:
-    """The recipe in a YAML file. override: gate → reason, on top of those in the file.
+def read(path: str | Path, *, override: Mapping[str, str] | None = None, base: str | None = None) -> DataRecipe:
+    """The recipe in a YAML file. override: gate → reason, on top of those in the file. base: the tokenizer that it
+    extends, instead of the one that it names.
 
     Raises RecipeError: no such file, not YAML, an unknown key, a missing source, weights that do not add up, …
     """
     recipe = validate(DataRecipe, read_yaml(Path(path)), str(path))
+    if base is not None:
+        recipe = _with_base(recipe, base, str(path))
     if not override:
         return recipe
     gates = recipe.dedup.gates.model_dump()
     gates["override"] = {**gates["override"], **override}
     dedup = recipe.dedup.model_copy(update={"gates": validate(Gates, gates, "--override")})
     return recipe.model_copy(update={"dedup": dedup})
+
+
+def _with_base(recipe: DataRecipe, base: str, path: str) -> DataRecipe:
+    if recipe.tokenizer.grown is None:
+        raise RecipeError(
+            f"--base {base}: {path} extends no tokenizer; ask for it with tokenizer: {{extend: …}} or {{replace: …}}"
+        )
+    return recipe.model_copy(update={"tokenizer": recipe.tokenizer.with_base(base)})

@@ -22,8 +22,13 @@ def read_yaml(path: Path) -> Any:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
+_BOOL, _STR = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
+
+
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that comes twice; YAML would keep the last in silence."""
+    """Refuses a key that comes twice; YAML would keep the last in silence. A key is never a truth value: in YAML 1.1
+    `on` would be one.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -31,4 +36,6 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} comes twice", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+            if key.tag == _BOOL:
+                key.tag = _STR
         return super().construct_mapping(node, deep)

@@ -15,8 +15,12 @@ from tokenizers import Tokenizer
 from dataproc.documents import file_shard
 from dataproc.stage import Draft, Made
 from dataproc.vocab.special import add_special, fim_tokens
+from manifest.artifact import open_artifact, read_manifest, resolve
 from manifest.errors import RecipeError
+from manifest.mixture import Mixture
+from manifest.record import MANIFEST
 
+KIND = "tokenizers"
 END_OF_TEXT = "<|endoftext|>"
 ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>")
 TOKENIZER, CONFIG, SENTENCEPIECE = "tokenizer.json", "tokenizer_config.json", "tokenizer.model"
@@ -44,6 +48,16 @@ def load(path: Path) -> Tokenizer:
     tokenizer.no_truncation()  # a tokenizer.json may carry the length of the model that it came with
     tokenizer.no_padding()
     return tokenizer
+
+
+def place_of(given: str) -> Path:
+    """Where a tokenizer is: a directory or file as it is named, or that of a mixture. Raises InputError."""
+    if "://" not in given and not (Path(given) / MANIFEST).is_file():
+        return Path(given)
+    uri, record = read_manifest(given)
+    if isinstance(record, Mixture):
+        return open_artifact(resolve(uri, record.tokenizer.uri), KIND).directory
+    return open_artifact(uri, KIND).directory
 
 
 def declared_end(path: Path) -> str | None:

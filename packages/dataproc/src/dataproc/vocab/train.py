@@ -16,9 +16,9 @@ from dataproc.documents import ShardWriter, batches
 from dataproc.recipe.tokenizer import TrainTokenizer
 from dataproc.stage import Draft, Made
 from dataproc.vocab.files import END_OF_TEXT, publish
+from dataproc.vocab.sample import limit_of, sampled
 from dataproc.workers import Done, Workers
 from manifest.errors import RecipeError
-from manifest.identity import hash64
 
 STAGE = "tokenizer/1"
 SAMPLE = pa.schema([("text", pa.large_string())])
@@ -35,9 +35,8 @@ def train(
     draft: Draft,
 ) -> Made:
     """The stage, for a trained tokenizer. text_bytes: of all documents in `shards`."""
-    share = min(1.0, recipe.sample_bytes / max(text_bytes, 1))
     workers.map(
-        partial(_sample, limit=int(share * 2**64), out=draft.scratch),
+        partial(_sample, limit=limit_of(recipe.sample_bytes, text_bytes), out=draft.scratch),
         list(enumerate(shards)),
         result=Done,
         notes=draft.notes / "sample",
@@ -63,9 +62,8 @@ def train(
 def _sample(numbered: tuple[int, Path], *, limit: int, out: Path) -> Done:
     number, shard = numbered
     writer = ShardWriter(out, f"sample-{number:05d}", SAMPLE)
-    for batch in batches(shard, ["id", "text"]):
-        chosen = pa.array([hash64(f"tokenizer/{i}") < limit for i in batch["id"].to_pylist()], pa.bool_())
-        writer.write(batch.filter(chosen).select(["text"]))
+    for batch in sampled(shard, limit):
+        writer.write(batch)
     writer.close()
     return Done()
 
