@@ -354,7 +354,7 @@ def test_a_base_for_a_recipe_that_extends_none_is_an_error(tmp_path: Path) -> No
     (tmp_path / "recipe.yaml").write_text(
         "name: x\nsources: {a: {files: a}}\nphases: {p: {epochs: {a: 1}}}\ntokenizer: {path: mine}\n"
     )
-    with pytest.raises(RecipeError, match="--base yours: .* extends no tokenizer"):
+    with pytest.raises(RecipeError, match=r"--base yours: .* extends no tokenizer"):
         read(tmp_path / "recipe.yaml", base="yours")
 
 

@@ -226,7 +226,7 @@ def _copy_run(data: U8, at: int, stops: NDArray[np.bool_], out: U8, to: int) -> 
         copy(out, to + run, data, at + run)
         ends = string_ends(data, at + run)
         if ends:
-            return run + lowest(ends)
+            return run + int(lowest(ends))
         run += BLOCK
     while at + run < len(data) and not stops[data[at + run]]:
         out[to + run] = data[at + run]
