@@ -8,6 +8,7 @@ from evalkit.figures import phases, uniform_bits_per_byte
 from manifest.artifact import Opened
 from manifest.mixture import Mixture
 from trainer.continuation import changed
+from trainer.recipe import PhaseRecipe
 
 
 def test_phases_say_what_was_read_and_how_far_the_run_is(mixture: Opened, trained: Path) -> None:
@@ -27,7 +28,8 @@ def test_a_phase_in_which_the_mixture_changed_is_shown_in_parts(mixture: Opened,
     record, old = open_subject(trained).record, mixture.manifest
     assert isinstance(old, Mixture)
     new = old.model_copy(update={"name": "new"}).identified()
-    timeline = changed(record.timeline, 2, new, ["short", "long"], {old.id: old})
+    recipe = {name: PhaseRecipe.model_validate(phase) for name, phase in record.config["phases"].items()}
+    timeline = changed(record.timeline, 2, new, recipe, {old.id: old})
     before, after, long = phases(record.model_copy(update={"timeline": timeline}))
     whole, _ = phases(record)
     assert (before.name, after.name, long.name) == ("short", "short, from step 2", "long")
