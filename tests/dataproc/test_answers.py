@@ -299,7 +299,7 @@ def test_places_of_answers_survive_dedup_hold_out_and_tombstones(copies: Path, r
             answer_of[f"{prompt}\n\n{answer}"] = answer
     seen = 0
     for kind in ("documents", "deduped", "heldout"):
-        names = ("qa", "chats") if kind != "heldout" else ("small",)
+        names = ("qa", "chats") if kind != "heldout" else ("all",)
         for row in (row for name in names for row in built.rows(kind, name, "heldout" if kind == "heldout" else "doc")):
             place = row["loss_from"] if "loss_from" in row else json.loads(row["turns"])[-1][1]
             assert row["text"][place:] == answer_of[row["text"]]
