@@ -28,7 +28,8 @@ def test_a_phase_in_which_the_mixture_changed_is_shown_in_parts(mixture: Opened,
     record, old = open_subject(trained).record, mixture.manifest
     assert isinstance(old, Mixture)
     new = old.model_copy(update={"name": "new"}).identified()
-    recipe = {name: PhaseRecipe.model_validate(phase) for name, phase in record.config["phases"].items()}
+    fields = {"seq_len": 16, "tokens_per_step": 16, "schedule": {"shape": "constant", "peak": 0.1}}
+    recipe = dict.fromkeys(("short", "long"), PhaseRecipe.model_validate(fields))
     timeline = changed(record.timeline, 2, new, recipe, {old.id: old})
     before, after, long = phases(record.model_copy(update={"timeline": timeline}))
     whole, _ = phases(record)
