@@ -76,7 +76,8 @@ def understand_build(service: Service, request: BuildRequest, caller: str) -> Un
         roots.require_under((file.uri for found in files.values() for file in found), service.settings.raw_root_uris)
     with blaming("recipe", "decontaminate", "against"):
         evaluations = _evaluations(recipe, raw, request.options.until, service.settings.raw_root_uris)
-    listed = listing_key(recipe, files, request.options.until, evaluations)
+    with blaming("recipe", "sources"):  # names that are no text
+        listed = listing_key(recipe, files, request.options.until, evaluations)
     key = digest_of({"listing": listed, "tokenizer": tokenizer})
     new = New(
         kind="build",
