@@ -23,7 +23,7 @@ from rich.text import Text
 
 from dataproc.report import table
 from dataproc.samples import Sample, removed_samples
-from manifest.artifact import Opened, open_artifact, open_streams
+from manifest.artifact import Opened, open_artifact, open_streams, read_manifest
 from manifest.lineage import Node, lineage
 from manifest.mixture import Mixture
 from manifest.report import Report
@@ -173,8 +173,12 @@ def _next(out: Path, mixture: Path, trained: Path, report: Path) -> None:
     console.print("[bold]Where to look next[/]")
     store = out / "store"
     example = _a_document(mixture)
+    _, made = read_manifest(mixture)
+    cards = (store / "cards").iterdir()
+    card = next(card for card in cards if read_manifest(card)[1].inputs["mixture"].id == made.id)
     for what, command in (
         ("the report, as a page", f"{report}/report.html"),
+        ("the data card of the mixture", f"{card}/index.html"),
         ("the whole tree of its lineage", f"{BIN}/manifest lineage {report}"),
         ("which documents step 10 read", f"{BIN}/trainer audit {trained.parent.parent} --step 10"),
         ("which steps read a document", f"{BIN}/manifest exposure {store} --document {example}"),

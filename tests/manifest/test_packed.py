@@ -18,14 +18,17 @@ from manifest.packed import PackedStream
 Write = Callable[..., list[Path]]
 END = 999
 
-
-@given(
+of_streams = given(
     st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any),
     st.integers(1, 3),
     st.integers(1, 6),
     st.integers(1, 3),
     st.data(),
 )
+"""Lengths of documents, shards, tokens of a bin, bins of a block, and more to draw."""
+
+
+@of_streams
 def test_reads_spans_and_places_are_those_of_the_bins(
     write_shards: Write, lengths: list[int], shards: int, capacity: int, per_block: int, data: st.DataObject
 ) -> None:
@@ -53,13 +56,7 @@ def test_reads_spans_and_places_are_those_of_the_bins(
             assert sorted(places) == [p for p, t in enumerate(read) if t in tokens]
 
 
-@given(
-    st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any),
-    st.integers(1, 3),
-    st.integers(1, 6),
-    st.integers(1, 3),
-    st.data(),
-)
+@of_streams
 def test_tokens_of_a_read_have_the_owner_of_those_before_them_if_they_go_on_with_it(
     write_shards: Write, lengths: list[int], shards: int, capacity: int, per_block: int, data: st.DataObject
 ) -> None:

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dataproc.documents import file_sha256
-from dataproc.export.directory import listed
 from manifest.errors import CorruptArtifact
+from manifest.export import listed
 from manifest.identity import short
 from manifest.indexed import DTYPE_CODES, IDX_MAGIC, Shard, open_shard
 from manifest.mixture import TokenShard

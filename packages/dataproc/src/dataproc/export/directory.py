@@ -18,14 +18,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from dataproc import progress
-from dataproc.documents import file_sha256
 from dataproc.stage import BOOT, WORK, Draft, Made, Request, producer, references
 from manifest.artifact import Opened, open_artifact
-from manifest.errors import ArtifactError, InputError
-from manifest.record import MANIFEST, Artifact, Shard, digest_of_shards, fingerprint, now, parse
+from manifest.export import KIND, is_published, listed
+from manifest.record import Artifact, Shard, digest_of_shards, fingerprint, now
 from manifest.store import LocalStore
 
-KIND = "export"
 LOCK, ASKED = ".lock", "asked"
 
 
@@ -41,12 +39,12 @@ def export_to(out: Path, request: Request, make: Callable[[Draft], Made]) -> Ope
         inputs=references(request.inputs, ""),
         libraries={name: version(name) for name in request.libraries},
     )
-    if _is_there(out, asked):
+    if is_published(out, asked):
         progress.say(f"{KIND}/{request.name}: re-used {out}")
         return open_artifact(out)
     began = time.monotonic()
     with _draft(out, asked) as draft:
-        if not _is_there(out, asked):  # another process may have published it while this one waited
+        if not is_published(out, asked):  # another process may have published it while this one waited
             made = make(draft)
             record = Artifact(
                 kind=KIND,
@@ -75,24 +73,6 @@ def _say(request: Request, record: Artifact, seconds: float) -> None:
     )
 
 
-def _is_there(out: Path, asked: str) -> bool:
-    """Whether the export is there. Raises InputError if something else is in its place."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    found = "holds other files; give a directory that is new or empty"
-    manifest = out / MANIFEST
-    if manifest.is_file():
-        try:
-            record = parse(manifest.read_bytes(), str(manifest))
-        except ArtifactError as error:
-            found = f"holds something else ({error}); give a directory that is new or empty"
-        else:
-            if isinstance(record, Artifact) and record.fingerprint == asked:
-                return True
-            found = f"holds another {record.kind}, {record.name}; give a directory that is new, or delete that one"
-    raise InputError(f"--out {out} {found}")
-
-
 @contextmanager
 def _draft(out: Path, asked: str) -> Iterator[Draft]:
     """The draft of an export, for one process at a time; a second one waits."""
@@ -109,7 +89,9 @@ def _draft(out: Path, asked: str) -> Iterator[Draft]:
                 continue
             _take_up(directory, asked)
             yield Draft(directory)
-            if directory.exists() and out.exists():  # another process published: this draft has nothing but the lock
+            # Another process published: this draft has nothing but the lock. After our own publishing a draft in this
+            # place is that of a process that has just begun, with a lock of its own.
+            if out.exists() and _is_same(lock.fileno(), directory / LOCK):
                 shutil.rmtree(directory)
             return
 
@@ -145,12 +127,6 @@ def _sync_directories(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def listed(directory: Path, path: str, rows: int = 0) -> Shard:
-    """A file of an export as its manifest lists it. Its own bytes are its content."""
-    sha256 = file_sha256(directory / path)
-    return Shard(path=path, rows=rows, digest=sha256, bytes=(directory / path).stat().st_size, sha256=sha256)
 
 
 def write_text(directory: Path, path: str, text: str) -> Shard:

@@ -15,12 +15,13 @@ from pathlib import Path
 from dataproc import progress
 from dataproc.export import blend
 from dataproc.export.datasets import CHUNK_BYTES, Dataset, write
-from dataproc.export.directory import export_to, listed, write_text
+from dataproc.export.directory import export_to, write_text
 from dataproc.export.inputs import open_mixture, stream_tokens, tokenizer_of
 from dataproc.export.readme import readme
 from dataproc.stage import Draft, Made, Request
 from manifest.artifact import Opened, verify
 from manifest.errors import InputError
+from manifest.export import listed
 from manifest.mixture import Mixture
 from manifest.record import Model, Shard
 from manifest.store import write_atomic

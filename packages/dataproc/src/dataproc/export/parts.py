@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from dataproc.documents import BATCH_ROWS, batches, picked, rows_of
 from dataproc.export import licences
-from dataproc.export.directory import listed
 from dataproc.export.members import members
+from manifest.export import listed
 from manifest.record import Model, Shard
 
 GROUP_BYTES = 32_000_000

@@ -7,33 +7,13 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from manifest.errors import ArtifactError, InputError
-from manifest.record import MANIFEST, Artifact, Shard, parse
-
-
-def published(out: Path, asked: str) -> bool:
-    """Whether the export of this fingerprint is at `out`. Raises InputError if anything else is."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    found = "holds other files; give a directory that is new or empty"
-    manifest = out / MANIFEST
-    if manifest.is_file():
-        try:
-            record = parse(manifest.read_bytes(), str(manifest))
-        except ArtifactError as error:
-            found = f"holds something else ({error}); give a directory that is new or empty"
-        else:
-            if isinstance(record, Artifact) and record.fingerprint == asked:
-                return True
-            found = f"holds another {record.kind}, {record.name}; give a directory that is new, or delete that one"
-    raise InputError(f"--out {out} {found}")
+from manifest.errors import InputError
 
 
 @contextmanager
@@ -52,10 +32,3 @@ def draft(out: Path) -> Iterator[Path]:
         yield directory
     finally:
         os.close(descriptor)
-
-
-def listed(directory: Path, path: str) -> Shard:
-    """A file as the export's manifest lists it. Its own bytes are its content."""
-    with (directory / path).open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Shard(path=path, rows=0, digest=sha256, bytes=(directory / path).stat().st_size, sha256=sha256)

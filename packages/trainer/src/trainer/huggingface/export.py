@@ -20,12 +20,13 @@ import torch
 
 from manifest.artifact import Opened, open_artifact, relative_uri
 from manifest.errors import InputError
+from manifest.export import KIND, is_published, listed
 from manifest.mixture import Mixture
 from manifest.record import Artifact, Producer, Reference, Shard, digest_of_shards, fingerprint, now
 from manifest.store import LocalStore
 from trainer.huggingface.card import card
 from trainer.huggingface.convert import DTYPES, Conversion, conversion
-from trainer.huggingface.directory import draft, listed, published
+from trainer.huggingface.directory import draft
 from trainer.huggingface.perplexity import heldout_tokens, perplexity, round_to_int4
 from trainer.huggingface.settings import CONFIG
 from trainer.huggingface.source import Source, heldout_of, mixture_of, open_source, tokenizer_of
@@ -76,7 +77,7 @@ def export(options: ExportOptions) -> Opened:
         inputs=_references(inputs, base=""),
         libraries={name: version(name) for name in LIBRARIES},
     )
-    if published(out, asked):
+    if is_published(out, asked):
         say(f"{out} is there already")
         return _said(open_artifact(out))
     with draft(out) as directory:
@@ -197,7 +198,7 @@ def _perplexities(inputs: _Inputs, documents: list[list[int]]) -> dict[str, floa
 
 def _record(options: ExportOptions, inputs: _Inputs, asked: str, files: tuple[Shard, ...], *, base: str) -> Artifact:
     return Artifact(
-        kind="export",
+        kind=KIND,
         name=inputs.source.record.run,
         stage=STAGE,
         fingerprint=asked,
