@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 
+from dataproc.card.pages import COLOURS, keys_of
 from dataproc.card.record import Card
 from dataproc.card.similarity import PRIOR, divergences
 from dataproc.card.stage import card_of
@@ -67,6 +68,15 @@ def test_the_record_agrees_with_the_mixture(built: Any, card: Opened) -> None:
     assert [sum(draw.tokens for draw in phase.draws) for phase in found.phases] == [p.tokens for p in found.phases]
     assert found.overlap is not None
     assert found.overlap.shared["b"]["a"].documents == 6
+
+
+def test_views_are_coloured_by_their_sources_where_there_are_more_than_colours(card: Opened) -> None:
+    found = Card.model_validate_json((card.directory / "card.json").read_text())
+    assert keys_of(found) == {"half": "half", "b": "b", "a": "a"}
+    draw = found.phases[0].draws[0]
+    many = tuple(draw.model_copy(update={"view": f"v{n}", "stream": "half"}) for n in range(len(COLOURS) + 1))
+    wide = found.model_copy(update={"phases": (found.phases[0].model_copy(update={"draws": many}),)})
+    assert set(keys_of(wide).values()) == {"a"}
 
 
 def test_what_was_removed_stands_beside_its_survivor_and_its_reason(built: Any, card: Opened) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -28,9 +29,8 @@ def _render(name: str, card: Card) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"count": _count, "size": _size, "percent": percent, "cell": _cell, "tint": _tint}
-    views = list(dict.fromkeys(draw.view for phase in card.phases for draw in phase.draws))
-    colours = {view: COLOURS[index % len(COLOURS)] for index, view in enumerate(views)}
+    environment.filters |= {"count": _count, "size": _size, "percent": percent, "epochs": _epochs}
+    environment.filters |= {"cell": _cell, "tint": _tint}
     seldom = [
         column
         for column in ("unreadable", "tombstoned", "contaminated")
@@ -39,12 +39,25 @@ def _render(name: str, card: Card) -> str:
     most = max((bits for row in card.divergences.values() for bits in row.values()), default=0.0)
     total = total_of([source.retention for source in card.sources])
     template = environment.get_template(f"{name}.j2")
-    return template.render(card=card, total=total, seldom=seldom, colours=colours, most_bits=most or 1.0)
+    keys = keys_of(card)
+    colours = dict(zip(dict.fromkeys(keys.values()), cycle(COLOURS)))
+    return template.render(card=card, total=total, seldom=seldom, keys=keys, colours=colours, most_bits=most or 1.0)
+
+
+def keys_of(card: Card) -> dict[str, str]:
+    """What each view is known by in the bars: itself, or its source where there are more views than colours."""
+    drawn = {draw.view: draw.stream for phase in card.phases for draw in phase.draws}
+    sources = {stream.name: stream.source for stream in card.streams}
+    return {view: view if len(drawn) <= len(COLOURS) else sources[stream] for view, stream in drawn.items()}
 
 
 def total_of(rows: Sequence[Retention]) -> Retention:
     """The sum of all sources."""
     return Retention(**{field: sum(getattr(row, field) for row in rows) for field in Retention.model_fields})
+
+
+def _epochs(number: float) -> str:
+    return f"{number:,.2f}"
 
 
 def _count(number: int) -> str:

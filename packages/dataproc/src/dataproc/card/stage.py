@@ -13,7 +13,7 @@ from dataproc.samples import upstream
 from dataproc.stage import Build, Draft, Made, Planned, Request
 from manifest.artifact import Opened
 
-STAGE = "card/2"
+STAGE = "card/3"
 PAGE = "index.html"
 
 
