@@ -304,7 +304,7 @@ def test_places_of_answers_survive_dedup_hold_out_and_tombstones(copies: Path, r
             place = row["loss_from"] if "loss_from" in row else json.loads(row["turns"])[-1][1]
             assert row["text"][place:] == answer_of[row["text"]]
             seen += 1
-    assert len(built.ids("heldout", "small", "heldout")) > 0
+    assert len(built.ids("heldout", "all", "heldout")) > 0
     assert seen > 60
 
 
