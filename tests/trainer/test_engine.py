@@ -41,11 +41,11 @@ def batches() -> list[StepBatch]:
     return [StepBatch(step, 0, rng.integers(0, 64, (ROWS, SEQ_LEN)), weights, views, fim) for step in range(len(RATES))]
 
 
-def trained_by_torch() -> tuple[Decoder, list[torch.Tensor], list[float]]:
+def trained_by_torch(decays: tuple[float, ...] = (OPTIMIZER.weight_decay,) * len(RATES)) -> tuple[Decoder, list[torch.Tensor], list[float]]:
     decoder = build(SHAPE, seed=0)
     optimizer = adamw(parameter_groups(decoder, SHAPE, OPTIMIZER), OPTIMIZER)
     losses, norms = [], []
-    for batch, rate in zip(batches(), RATES, strict=True):
+    for batch, rate, decay in zip(batches(), RATES, decays, strict=True):
         tokens = torch.from_numpy(batch.tokens)
         loss_N = window_losses(decoder(tokens[:, :-1]), tokens[:, 1:])
         loss_N = torch.cat([loss_N[:-1], torch.zeros(1)])
@@ -53,6 +53,7 @@ def trained_by_torch() -> tuple[Decoder, list[torch.Tensor], list[float]]:
         norms.append(float(torch.nn.utils.clip_grad_norm_(decoder.parameters(), OPTIMIZER.clip)))
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_multiplier"]
+            group["weight_decay"] = 0.0 if group["name"] == "norms_and_biases" else decay
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss_N.detach())
@@ -72,6 +73,20 @@ def test_training_equals_torchs_adamw_on_the_whole_batch(stage: int, micro_batch
     for name, parameter in decoder.named_parameters():
         torch.testing.assert_close(engine.gather(name), parameter.detach(), atol=2e-5, rtol=1e-4)
     assert engine.optimizer_steps() == len(RATES)
+    engine.close()
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_a_weight_decay_of_its_own_for_each_step_is_torchs(stage: int) -> None:
+    decays = (0.0, 9.0, 0.1)
+    decoder, _, _ = trained_by_torch(decays)
+    engine = Engine(build(SHAPE, seed=0), OPTIMIZER, EngineRecipe.model_validate({"zero": stage}))
+    made = engine.hyperparameters()
+    for batch, rate, decay in zip(batches(), RATES, decays, strict=True):
+        engine.step(batch, rate, decay)
+    for name, parameter in decoder.named_parameters():
+        torch.testing.assert_close(engine.gather(name), parameter.detach(), atol=2e-5, rtol=1e-4)
+    assert engine.hyperparameters() == made
     engine.close()
 
 

@@ -98,6 +98,21 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_to_the_bit(
     assert to_the_bit(final(*stopped)) == to_the_bit(final(*through))
 
 
+def test_a_scheduled_weight_decay_is_in_the_metrics_and_goes_on_after_a_stop(prepare: Prepare) -> None:
+    thirds = [{"share": 0, "value": 0.0}, {"share": 0.4, "value": 0.5}, {"share": 0.8, "value": 0.1}]
+    decay = {"shape": "piecewise", "between": "hold", "knots": thirds, "span": "run"}
+    phases = {
+        "short": PHASES["short"] | {"weight_decay": decay},
+        "long": PHASES["long"] | {"weight_decay": {"continue": "short"}},
+    }
+    through, stopped = prepare("through", phases=phases), prepare("stopped", phases=phases)
+    train(*through, never)
+    assert [row["weight_decay"] for row in rows(*through)] == [0.0] * 3 + [0.5] * 3 + [0.1]
+    train(*stopped, stop_after(4))
+    train(*stopped, never)
+    assert to_the_bit(final(*stopped)) == to_the_bit(final(*through))
+
+
 @pytest.mark.parametrize(("before", "after"), [(1, 0), (0, 1)])
 def test_a_run_goes_on_at_another_stage_to_rounding(prepare: Prepare, before: int, after: int) -> None:
     through = prepare("through")

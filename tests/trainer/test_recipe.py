@@ -56,7 +56,6 @@ def test_every_problem_has_a_line(make_recipe: MakeRecipe) -> None:
         ({"phases": phase(trainable={"lora": {"rank": 8}})}, "phases.main.trainable"),
         ({"phases": phase(packing="first_fit")}, "phases.main.packing"),
         ({"phases": phase(loss_on="question")}, "phases.main.loss_on"),
-        ({"phases": phase(schedule=SCHEDULE | {"shape": "wsd"})}, "phases.main.schedule.shape"),
     ],
 )
 def test_what_this_version_cannot_do_is_refused(make_recipe: MakeRecipe, changes: dict[str, Any], key: str) -> None:
@@ -72,6 +71,9 @@ def test_what_this_version_cannot_do_is_refused(make_recipe: MakeRecipe, changes
         ({"optimizer": {"weight_decay": float("inf")}}, "optimizer.weight_decay"),
         ({"phases": phase(schedule=SCHEDULE | {"peak": float("inf")})}, "phases.main.schedule.peak"),
         ({"phases": phase(seq_len=1)}, "phases.main.seq_len"),
+        ({"phases": phase(schedule=SCHEDULE | {"shape": "square"})}, "phases.main.schedule.shape"),
+        ({"phases": phase(weight_decay=-0.1)}, "phases.main.weight_decay.peak"),
+        ({"phases": phase(weight_decay="much")}, "phases.main.weight_decay"),
     ],
 )
 def test_what_no_run_could_use_is_refused(make_recipe: MakeRecipe, changes: dict[str, Any], key: str) -> None:
@@ -89,6 +91,54 @@ def test_a_schedule_is_whole_or_continues_an_earlier_one(make_recipe: MakeRecipe
     assert "not an earlier phase" in message(make_recipe(phases=phase(schedule={"continue": "later"})))
     both = {"continue": "main", "peak": 0.1}
     assert "remove peak" in message(make_recipe(phases=phase(schedule=both)))
+
+
+WSD = SCHEDULE | {"shape": "wsd"}
+KNOTS = [{"share": 0, "value": 0.1}, {"share": 0.5, "value": 0.2}]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        (WSD, "either decay_share or decay_steps"),
+        (WSD | {"decay_share": 0.1, "decay_steps": 5}, "either decay_share or decay_steps"),
+        (SCHEDULE | {"decay_share": 0.1}, "shape linear has no decay_share"),
+        ({"shape": "piecewise"}, "needs knots"),
+        ({"shape": "piecewise", "knots": KNOTS, "peak": 0.1}, "shape piecewise has no peak"),
+        ({"shape": "piecewise", "knots": KNOTS[::-1]}, "not in order"),
+        ({"shape": "piecewise", "knots": [*KNOTS, {"step": 3, "value": 0.1}]}, "all knots by step, or all by share"),
+        ({"shape": "piecewise", "knots": [{"value": 0.1}]}, "either step or share"),
+        ({"shape": "constant", "peak": 0.1, "end": 0.1}, "remove end"),
+        (SCHEDULE | {"warmup_steps": 0, "start": 0.1}, "give warmup_steps too"),
+        (SCHEDULE | {"span": "run", "through": "main"}, "not both"),
+        (SCHEDULE | {"through": "later"}, "neither that phase nor a later one (main)"),
+    ],
+)
+def test_a_schedule_that_does_not_add_up_is_refused(
+    make_recipe: MakeRecipe, schedule: dict[str, Any], said: str
+) -> None:
+    assert said in message(make_recipe(phases=phase(schedule=schedule)))
+
+
+def test_a_weight_decay_continues_one_that_is_scheduled(make_recipe: MakeRecipe) -> None:
+    second = phase()["main"] | {"weight_decay": {"continue": "main"}}
+    assert "not an earlier phase with a weight_decay of its own" in message(
+        make_recipe(phases=phase() | {"second": second})
+    )
+    decaying = phase(weight_decay=0.5) | {"second": second}
+    assert load_recipe(make_recipe(phases=decaying)).phases["second"].weight_decay is not None
+
+
+def test_schedules_of_older_recipes_keep_their_identity(make_recipe: MakeRecipe) -> None:
+    (learned,) = load_recipe(make_recipe()).identified()["phases"].values()
+    assert learned["schedule"] == {"continue": None, "span": None, **SCHEDULE}
+    assert "weight_decay" not in learned
+
+
+def test_a_number_is_a_constant_weight_decay(make_recipe: MakeRecipe) -> None:
+    spelt = load_recipe(make_recipe(phases=phase(weight_decay={"shape": "constant", "peak": 0.5})))
+    assert load_recipe(make_recipe(phases=phase(weight_decay=0.5))) == spelt
+    assert load_recipe(make_recipe()).identified() != spelt.identified()
 
 
 def test_a_key_that_stands_twice_is_an_error(tmp_path: Path) -> None:

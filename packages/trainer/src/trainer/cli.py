@@ -67,6 +67,9 @@ def _fit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         default="local",
         help="local (a worker per CPU), local:N, ray, ray:N or ray://host:port (default %(default)s)",
     )
+    fit.add_argument(
+        "--dry-run", action="store_true", help="print the plan of the run, its schedules and what would be warned of"
+    )
     fit.set_defaults(run=_fit)
 
 
@@ -125,6 +128,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _fit(arguments: argparse.Namespace) -> None:
+    from trainer.dry_run import dry_run
     from trainer.fit import FitOptions, fit
     from trainer.launch import parse_workers
     from trainer.sizes import resolve
@@ -139,7 +143,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         name=_run_name(arguments.name),
         continue_with=arguments.continue_with,
     )
-    print(fit(options))
+    print("\n".join(dry_run(options)) if arguments.dry_run else fit(options))
 
 
 def _audit(arguments: argparse.Namespace) -> None:

@@ -34,7 +34,7 @@ from trainer.model.decoder import build
 from trainer.packs import open_packs, references
 from trainer.retention import retain
 from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, rewind
-from trainer.schedule import Curve, curves
+from trainer.schedule import Curve, curves, weight_decays
 from trainer.timeline import tokens_before
 
 Stop = Callable[[], bool]
@@ -56,6 +56,7 @@ class Training:
     engine: Engine
     source: MixtureSources
     curves: tuple[Curve, ...]
+    decays: tuple[Curve, ...]
     packs: tuple[Opened, ...]
 
 
@@ -86,7 +87,8 @@ def _prepare(store: LocalStore, run: Run, found: Opened | None) -> Training:
     source = mixture_sources(
         mixtures, run.timeline, rank=engine.rank, world=engine.world, phases=run.recipe.phases, packs=packs
     )
-    return Training(store, run, engine, source, curves(run.recipe, run.timeline), packs)
+    rates, decays = curves(run.recipe, run.timeline), weight_decays(run.recipe, run.timeline)
+    return Training(store, run, engine, source, rates, decays, packs)
 
 
 def _resume(training: Training, found: Opened | None) -> int:
@@ -126,7 +128,8 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.Ste
         engine.reset_optimizer()
     torch.manual_seed(hash64(f"winnow step 1|{run.seed}|{batch.step}|{engine.rank}") >> 1)
     rate = training.curves[batch.segment].rate(batch.step)
-    result = engine.step(batch, rate)
+    decay = training.decays[batch.segment].rate(batch.step)
+    result = engine.step(batch, rate, decay)
     sums_V2 = metrics.view_sums(result.losses, batch, len(views))
     fim_C = torch.from_numpy(batch.fim.sum(axis=0)).double()
     rest = torch.tensor([float(batch.padding), float(stop())], dtype=torch.float64)
@@ -149,6 +152,7 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.Ste
         seconds=round(seconds, 4),
         fim=fim if training.source.of_segment(batch.segment).reader.fim else None,
         padding=int(everyone[-2]) if training.packs else None,
+        weight_decay=decay if run.recipe.schedules_weight_decay else None,
     )
     return row, bool(everyone[-1] > 0)
 

@@ -1,12 +1,12 @@
 """One row of metrics.jsonl per step.
 
-    step, phase, tokens, targets, loss, views, lr, grad_norm, tokens_per_s, seconds, fim, padding
+    step, phase, tokens, targets, loss, views, lr, grad_norm, tokens_per_s, seconds, fim, padding, weight_decay
 
 `step` counts from 0, as `trainer audit --step` does; `tokens` are all tokens read up to and with it; `targets` are
 those that the step learned; `loss` is nats per target over the step (null if it has none), `views` the same per view;
 `lr` is the schedule's rate before each group's multiplier; `seconds` and `tokens_per_s` are the step's own. `fim`, in
 runs that have it: what fill-in-the-middle did in the step (see data/fim.py). `padding`, in runs with a phase of
-`packing: best_fit`: how many of the step's tokens are of no document.
+`packing: best_fit`: how many of the step's tokens are of no document. `weight_decay`, in runs that schedule it.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class StepMetrics:
     seconds: float
     fim: Mapping[str, int] | None = None
     padding: int | None = None
+    weight_decay: float | None = None
 
 
 def view_sums(loss_N: Tensor, batch: StepBatch, views: int) -> Tensor:
@@ -72,5 +73,5 @@ def append(file: Path, row: StepMetrics) -> None:
 
 
 def _fields(row: StepMetrics) -> dict[str, Any]:
-    absent = {key for key in ("fim", "padding") if getattr(row, key) is None}
+    absent = {key for key in ("fim", "padding", "weight_decay") if getattr(row, key) is None}
     return {key: value for key, value in asdict(row).items() if key not in absent}

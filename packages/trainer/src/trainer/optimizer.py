@@ -23,7 +23,7 @@ GROUPS: dict[str, tuple[Role, ...]] = {
 
 
 def parameter_groups(decoder: nn.Module, shape: Shape, recipe: OptimizerRecipe) -> list[dict[str, Any]]:
-    """The groups of torch's AdamW, in the order of GROUPS, each with `name` and `lr_multiplier`.
+    """The groups of torch's AdamW, in the order of GROUPS, each with `name`, `lr_multiplier` and `decay_multiplier`.
 
     AdamW decays by lr · weight_decay, so a group with a lower rate also decays less; BTLM was trained so.
     """
@@ -34,12 +34,14 @@ def parameter_groups(decoder: nn.Module, shape: Shape, recipe: OptimizerRecipe) 
             "params": [parameter for name, parameter in parameters.items() if role_of(name) in roles],
             "lr": 0.0,
             "lr_multiplier": learning_rate_multiplier(shape, roles[0]),
-            "weight_decay": 0.0 if group == "norms_and_biases" else recipe.weight_decay,
+            "weight_decay": decays * recipe.weight_decay,
+            "decay_multiplier": decays,
         }
         for group, roles in GROUPS.items()
+        for decays in [0.0 if group == "norms_and_biases" else 1.0]
     ]
 
 
 def adamw(groups: list[dict[str, Any]], recipe: OptimizerRecipe) -> torch.optim.AdamW:
-    """torch's AdamW; the rate of each group is set before every step."""
+    """torch's AdamW; rate and decay of each group are set before every step."""
     return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps)

@@ -9,6 +9,7 @@ from manifest.mixture import Mixture
 from manifest.record import Model
 from trainer.model.shape import Shape
 from trainer.packs import Packs, find_packs, pack_remarks
+from trainer.plan_schedule import PhaseSchedules, plan_schedules, schedule_lines
 from trainer.recipe import TrainRecipe
 from trainer.sizes import Resolved, shape_of
 from trainer.timeline import make_timeline, tokens_before
@@ -27,6 +28,7 @@ class PhasePlan(Model):
     steps: int | None
     tokens: int | None
     flops: float | None
+    schedules: PhaseSchedules | None = None
 
 
 class Plan(Model):
@@ -63,7 +65,11 @@ def make_plan(resolved: Resolved, *, mixture: str | None, tokens: int | None) ->
         if manifest is None
         else _pace(manifest, resolved.recipe, where=resolved.where, tokens=tokens, packs=packs)
     )
-    phases = tuple(_phase(name, resolved.recipe, shape, *pace[name]) for name in resolved.recipe.phases)
+    schedules = _schedules(resolved.recipe, pace)
+    phases = tuple(
+        _phase(name, resolved.recipe, shape, *pace[name]).model_copy(update={"schedules": schedules.get(name)})
+        for name in resolved.recipe.phases
+    )
     return Plan(
         recipe=resolved.recipe.name,
         size=resolved.name,
@@ -100,6 +106,18 @@ def _stated_pace(recipe: TrainRecipe) -> Pace:
         name: (phase.reference_steps, phase.reference_steps and phase.reference_steps * phase.tokens_per_step)
         for name, phase in recipe.phases.items()
     }
+
+
+def _schedules(recipe: TrainRecipe, pace: Pace) -> dict[str, PhaseSchedules]:
+    """The schedules of the phases; none if the steps of one are not known."""
+    steps: dict[str, range] = {}
+    first = 0
+    for name, (count, _) in pace.items():
+        if count is None:
+            return {}
+        steps[name] = range(first, first + count)
+        first += count
+    return plan_schedules(recipe, steps)
 
 
 def _phase(name: str, recipe: TrainRecipe, shape: Shape, steps: int | None, tokens: int | None) -> PhasePlan:
@@ -162,6 +180,7 @@ def lines(plan: Plan) -> Iterator[str]:
         known = "" if phase.steps is None else f", {phase.steps:,} steps, {_short(phase.tokens or 0)} tokens"
         flops = "" if phase.flops is None else f", {phase.flops:.2e} FLOPs"
         yield f"  {phase.name:<10}  {phase.tokens_per_step:,} tokens per step of length {phase.seq_len:,}{known}{flops}"
+        yield from (f"              {line}" for line in (schedule_lines(phase.schedules) if phase.schedules else ()))
     if plan.steps is not None and plan.tokens is not None and plan.flops is not None:
         yield f"  in all      {plan.steps:,} steps, {_short(plan.tokens)} tokens, {plan.flops:.2e} FLOPs"
     yield f"  memory      per worker, for {', '.join(map(str, WORKERS))} workers, fp32, without activations"

@@ -11,12 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from manifest import fields
 from manifest.record import Model
 from trainer.model.shape import Architecture
 from trainer.reading import read_yaml
+from trainer.recipe_schedule import ScheduleRecipe as ScheduleRecipe
+from trainer.recipe_schedule import WeightDecay
 
 Count = Annotated[fields.Count, Field(gt=0)]
 """A positive whole number, also as 200k, 4M, 345B."""
@@ -78,44 +80,14 @@ class SaveRecipe(Model):
     publish: Literal["all", "recent"] = "all"
 
 
-class ScheduleRecipe(Model):
-    """The learning rate over the steps of a phase or of the run, or `continue: PHASE`: that phase's, on and on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
-
-    continues: str | None = Field(default=None, alias="continue")
-    shape: Annotated[Literal["linear", "cosine", "constant"], _only("linear", "cosine", "constant")] | None = None
-    warmup_steps: int | None = Field(default=None, ge=0)
-    peak: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    end: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    span: Literal["phase", "run"] | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        own = {name: getattr(self, name) for name in ("shape", "warmup_steps", "peak", "end", "span")}
-        if self.continues is not None:
-            extra = [name for name, value in own.items() if value is not None]
-            if extra:
-                raise ValueError(
-                    f"`continue` takes the whole schedule of {self.continues!r}; remove {', '.join(extra)}"
-                )
-            return self
-        needed = ["shape", "peak"] + (["end"] if self.shape != "constant" else [])
-        missing = [name for name in needed if own[name] is None]
-        if missing:
-            raise ValueError(f"needs {', '.join(missing)}, or `continue: PHASE`")
-        if self.shape == "constant" and self.end is not None:
-            raise ValueError("a constant schedule ends where it is; remove end")
-        return self
-
-
 class PhaseRecipe(Model):
     """How one phase is learned.
 
     loss_on: `answer` is what the streams' masks mark, where they have one. packing: `concat` is documents end to end,
     each seeing those before it; in `documents` attention stays within each of them, and its first token is no target;
     `best_fit` is `documents` that no window cuts unless they are longer than it: what is left of windows is padding.
-    reference_steps: steps of the original run, for `trainer plan` without a mixture.
+    reference_steps: steps of the original run, for `trainer plan` without a mixture. weight_decay: a number or a
+    schedule, in place of the optimizer's.
     """
 
     seq_len: Annotated[Count, Field(ge=2)]
@@ -126,6 +98,7 @@ class PhaseRecipe(Model):
     packing: Annotated[Literal["concat", "documents", "best_fit"], _only("concat", "documents", "best_fit")] = "concat"
     optimizer: Literal["keep", "reset"] = "keep"
     reference_steps: Count | None = None
+    weight_decay: WeightDecay | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _whole_windows(self) -> Self:
@@ -135,6 +108,20 @@ class PhaseRecipe(Model):
                 f"{self.tokens_per_step // self.seq_len * self.seq_len or self.seq_len} is"
             )
         return self
+
+
+def _require_phases(who: str, what: str, schedule: ScheduleRecipe, earlier: list[str], later: list[str]) -> None:
+    """Raises ValueError if a schedule continues none of the earlier phases, or goes through none of the later."""
+    if schedule.continues is not None and schedule.continues not in earlier:
+        raise ValueError(
+            f"{who} continues the {what} of {schedule.continues!r}, which is not an earlier phase"
+            f"{'' if what == 'schedule' else f' with a {what} of its own'} ({', '.join(earlier) or 'there is none'})"
+        )
+    if schedule.through is not None and schedule.through not in later:
+        raise ValueError(
+            f"{who} has a {what} through {schedule.through!r}, which is neither that phase nor a later one "
+            f"({', '.join(later)})"
+        )
 
 
 class TrainRecipe(Model):
@@ -151,17 +138,19 @@ class TrainRecipe(Model):
     phases: dict[str, PhaseRecipe] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _continues_an_earlier_phase(self) -> Self:
-        earlier: list[str] = []
-        for name, phase in self.phases.items():
-            wanted = phase.schedule.continues
-            if wanted is not None and wanted not in earlier:
-                raise ValueError(
-                    f"phase {name!r} continues the schedule of {wanted!r}, which is not an earlier phase"
-                    f" ({', '.join(earlier) or 'there is none'})"
-                )
-            earlier.append(name)
+    def _schedules_name_phases(self) -> Self:
+        names = list(self.phases)
+        for index, (name, phase) in enumerate(self.phases.items()):
+            _require_phases(f"phase {name!r}", "schedule", phase.schedule, names[:index], names[index:])
+            if phase.weight_decay is not None:
+                scheduled = [earlier for earlier in names[:index] if self.phases[earlier].weight_decay is not None]
+                _require_phases(f"phase {name!r}", "weight_decay", phase.weight_decay, scheduled, names[index:])
         return self
+
+    @property
+    def schedules_weight_decay(self) -> bool:
+        """Whether a phase has a weight decay of its own."""
+        return any(phase.weight_decay is not None for phase in self.phases.values())
 
     def identified(self) -> dict[str, Any]:
         """What of the recipe makes a run that run: everything but how it is carried out and when it is saved."""

@@ -80,6 +80,7 @@ class Engine:
             torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         )
         self._stage, self._micro_batch_tokens = settings.zero, settings.micro_batch_tokens
+        self._weight_decay = self._usual_decay = optimizer.weight_decay
         groups = parameter_groups(decoder, decoder.shape, optimizer)
         self._hyperparameters = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
         self._deepspeed, _, _, _ = deepspeed.initialize(
@@ -104,13 +105,15 @@ class Engine:
             "zero_force_ds_cpu_optimizer": False,
         }
 
-    def step(self, batch: StepBatch, rate: float) -> StepResult:
-        """Learns from one step at the learning rate `rate`. Collective.
+    def step(self, batch: StepBatch, rate: float, weight_decay: float | None = None) -> StepResult:
+        """Learns from one step at the learning rate `rate` and `weight_decay` (None: the recipe's). Collective.
 
         A step without a single target on any rank has a gradient of 0: AdamW still takes it, with what it remembers.
         """
+        self._weight_decay = self._usual_decay if weight_decay is None else weight_decay
         for group in self._state.inner.param_groups:
             group["lr"] = rate * group["lr_multiplier"]
+            group["weight_decay"] = self._weight_decay * group["decay_multiplier"]
         rows, seq_len = batch.tokens.shape
         size = max(1, self._micro_batch_tokens // seq_len)
         targets = max(1.0, float(self.sum(torch.tensor(batch.weights.sum(dtype=np.float64)))))
@@ -159,10 +162,16 @@ class Engine:
         return self._state.steps()
 
     def hyperparameters(self) -> list[dict[str, Any]]:
-        """Name, rate multiplier, decay of each group, as the recipe has them and as the optimiser does now."""
-        held = [{key: group[key] for key in made} for made, group in self._grouped()]
-        assert held == self._hyperparameters, f"the optimiser's groups have changed: {held}"
-        return [{**group, "betas": list(inner["betas"]), "eps": inner["eps"]} for group, inner in self._grouped()]
+        """Name, rate multiplier, decay of each group as the recipe has them; checked against what the optimiser has."""
+        for made, held in self._grouped():
+            expected = made | {"weight_decay": self._weight_decay * made["decay_multiplier"]}
+            found = {key: held[key] for key in made}
+            assert found == expected, f"a group of the optimiser has changed: {found}, not {expected}"
+        return [
+            {key: made[key] for key in ("name", "lr_multiplier", "weight_decay")}
+            | {"betas": list(held["betas"]), "eps": held["eps"]}
+            for made, held in self._grouped()
+        ]
 
     def _grouped(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         return list(zip(self._hyperparameters, self._state.inner.param_groups, strict=True))
