@@ -1,7 +1,14 @@
 """What holds for every test."""
 
+import pytest
 from hypothesis import settings
 
 # How long an example takes is no property: the first one may compile kernels, on a machine that does other things too.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite-golden", action="store_true", help="write the golden losses anew (trainer/test_golden.py)"
+    )

@@ -20,24 +20,28 @@ from trainer.recipe import load_recipe as load_train_recipe
 from trainer.sizes import load_size, sizes_file
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-NAMES = sorted(path.parent.name for path in RECIPES.glob("*/train*.yaml"))
+NAMES = sorted({path.parent.name for path in RECIPES.glob("*/train*.yaml")})
+TRAIN = sorted(RECIPES.glob("*/train*.yaml"))
+
+
+def named(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
 
 
 def test_there_are_recipes() -> None:
-    assert {"demo", "btlm"} <= set(NAMES)
+    assert {"demo", "btlm", "crystal", "slimpajama_dc"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_phases_of_data_and_training_have_the_same_names_in_the_same_order(name: str) -> None:
-    data = read(RECIPES / name / "data.yaml")
-    train = load_train_recipe(RECIPES / name / "train.yaml")
+@pytest.mark.parametrize("file", TRAIN, ids=named)
+def test_the_phases_of_data_and_training_have_the_same_names_in_the_same_order(file: Path) -> None:
+    data = read(file.with_name("data.yaml"))
+    train = load_train_recipe(file)
     assert list(data.phases) == list(train.phases)
     assert all(data.block_tokens % phase.seq_len == 0 for phase in train.phases.values())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_size_that_a_recipe_names_exists(name: str) -> None:
-    file = RECIPES / name / "train.yaml"
+@pytest.mark.parametrize("file", TRAIN, ids=named)
+def test_the_size_that_a_recipe_names_exists(file: Path) -> None:
     train = load_train_recipe(file)
     assert load_size(sizes_file(file), train.name, train.size).layers > 0
 
@@ -47,9 +51,7 @@ def test_eval_recipes_are_read(name: str) -> None:
     assert load_eval_recipe(RECIPES / name / "eval.yaml").tasks
 
 
-@pytest.mark.parametrize(
-    "path", sorted(RECIPES.glob("*/data*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
-)
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/data*.yaml")), ids=named)
 def test_every_data_recipe_is_read(path: Path) -> None:
     assert read(path).streams()
 
@@ -64,13 +66,22 @@ def test_the_configurations_of_slimpajama_dc_differ_in_their_weights_alone() -> 
     assert local.dedup == found[5].dedup.model_copy(update={"scope": "local"})
 
 
-def test_btlm_reads_as_many_tokens_as_the_paper_trained_on() -> None:
-    data = read(RECIPES / "btlm" / "data.yaml")
-    train = load_train_recipe(RECIPES / "btlm" / "train.yaml")
-    for name, phase in data.phases.items():
-        steps = train.phases[name].reference_steps
+@pytest.mark.parametrize("name", ["btlm", "crystal"])
+def test_as_many_tokens_are_read_as_the_original_trained_on(name: str) -> None:
+    data = read(RECIPES / name / "data.yaml")
+    train = load_train_recipe(RECIPES / name / "train.yaml")
+    for phase, drawn in data.phases.items():
+        steps = train.phases[phase].reference_steps
         assert steps is not None
-        assert phase.tokens == steps * train.phases[name].tokens_per_step
+        assert drawn.tokens == steps * train.phases[phase].tokens_per_step
+
+
+def test_slimpajama_dc_trains_on_what_each_configuration_draws() -> None:
+    train = load_train_recipe(RECIPES / "slimpajama_dc" / "train.yaml").phases["main"]
+    for n in range(1, 7):
+        drawn = read(RECIPES / "slimpajama_dc" / f"data_dc{n}.yaml").phases["main"].tokens
+        assert drawn is not None
+        assert train.reference_steps == -(-drawn // train.tokens_per_step)
 
 
 def test_crystal_reads_what_its_settings_say() -> None:

@@ -41,7 +41,9 @@ def batches() -> list[StepBatch]:
     return [StepBatch(step, 0, rng.integers(0, 64, (ROWS, SEQ_LEN)), weights, views, fim) for step in range(len(RATES))]
 
 
-def trained_by_torch(decays: tuple[float, ...] = (OPTIMIZER.weight_decay,) * len(RATES)) -> tuple[Decoder, list[torch.Tensor], list[float]]:
+def trained_by_torch(
+    decays: tuple[float, ...] = (OPTIMIZER.weight_decay,) * len(RATES),
+) -> tuple[Decoder, list[torch.Tensor], list[float]]:
     decoder = build(SHAPE, seed=0)
     optimizer = adamw(parameter_groups(decoder, SHAPE, OPTIMIZER), OPTIMIZER)
     losses, norms = [], []
