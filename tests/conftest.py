@@ -9,6 +9,4 @@ settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--rewrite-golden", action="store_true", help="write the golden losses anew (trainer/test_golden.py)"
-    )
+    parser.addoption("--rewrite-golden", action="store_true", help="write the losses of trainer/test_golden.py anew")

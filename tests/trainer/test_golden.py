@@ -1,8 +1,8 @@
 """The losses of 20 steps of each recipe in small: what a refactor may not move.
 
-Each recipe has its own architecture, optimizer and schedules, at a size of two layers, with windows 64 times shorter, over
-patterned tokens. Where a change is meant to move them, `pytest tests/trainer/test_golden.py --rewrite-golden` writes
-golden/*.json anew; the diff then says by how much.
+Each recipe has its own architecture, optimizer and schedules, at a size of two layers, with windows 64 times shorter,
+over patterned tokens. Where a change is meant to move them, `pytest tests/trainer/test_golden.py --rewrite-golden`
+writes golden/*.json anew; the diff then says by how much.
 """
 
 from __future__ import annotations
