@@ -29,7 +29,8 @@ SHORTER = 64
 TOKENS_PER_STEP = 512
 BLOCK = 128
 TOLERANCE = 1e-4
-"""Relative. Other processors, threads and versions of torch add in another order; twenty steps make 1e-6 of that."""
+"""Relative. Other processors and versions of torch add in another order; other micro-batches and another stage of ZeRO
+move these losses by up to 7e-6."""
 SIZE = {"layers": 2, "width": 32, "heads": 2, "filter": 85, "tokens_per_step": TOKENS_PER_STEP, "warmup_steps": 3}
 
 pytestmark = pytest.mark.usefixtures("process_group")
