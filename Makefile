@@ -54,11 +54,15 @@ bench-dedup: $(READY)  ## Winnow beside its peers: cost and quality of near-dupl
 	@$(BIN)/python -m bench.dedup --documents $(BENCH_DOCUMENTS) --raw "$(BENCH_RAW)" --systems "$(BENCH_SYSTEMS)" \
 		--repeats $(BENCH_REPEATS) $(BENCH_FLAGS)
 
+.PHONY: bench-train
+bench-train: $(READY)  ## the trainer beside a bare loop of torch and the Hugging Face Trainer, same model and data
+	@$(BIN)/python -m bench.train $(BENCH_FLAGS)
+
 .PHONY: check
 check: $(READY)  ## style, types, layers
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
-	@$(BIN)/mypy $(MEMBERS:%=%/src) recipes/demo/run.py bench/dedup/*.py
+	@$(BIN)/mypy $(MEMBERS:%=%/src) recipes/demo/run.py bench/dedup/*.py bench/train/*.py
 	@$(BIN)/lint-imports
 
 .PHONY: fix

@@ -1,0 +1,203 @@
+"""How each system is run, and when each of its steps ended.
+
+A peer writes a row per step itself. Winnow is `trainer fit`, watched from outside: a step has ended when its line
+stands in metrics.jsonl, so whatever it does besides (reading, metrics, checkpoints) is in the time of a step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.dedup.measure import Measured
+from bench.train.case import ROOT, Case, fit_command
+from trainer.place import process_environment
+
+LOOK_S = 0.005
+LIMIT_S = 900.0
+PEER = Path(__file__).with_name("peer.txt")
+
+
+@dataclass(frozen=True)
+class System:
+    """workers: processes, each with `threads` threads."""
+
+    name: str
+    settings: str
+    kind: str
+    workers: int = 1
+    threads: int = 1
+
+
+SYSTEMS = (
+    System("Winnow", "trainer fit, ZeRO 1, a checkpoint every 10 steps", "winnow"),
+    System("bare loop", "torch: forward, backward, clip, fused AdamW", "bare"),
+    System("Hugging Face Trainer", "LlamaForCausalLM, SDPA, fused AdamW", "hf"),
+    System("Winnow", "the same", "winnow", workers=2),
+    System("bare loop", "one process with 2 threads", "bare", threads=2),
+    System("Hugging Face Trainer", "DistributedDataParallel, gloo", "hf", workers=2),
+    System("Hugging Face Trainer", "one process with 2 threads", "hf", threads=2),
+)
+
+
+@dataclass
+class Rows:
+    """ended: seconds since the start of the process at which each step was over. losses: nats per target."""
+
+    ended: dict[int, float] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
+
+    def steps(self, first: int, stop: int) -> list[float]:
+        """Seconds of the steps [first, stop), each from the end of the one before it."""
+        return [self.ended[s] - self.ended[s - 1] for s in range(first, stop)]
+
+
+def run(system: System, case: Case, home: Path, name: str) -> tuple[Rows, Measured]:
+    """One run of a system, measured from outside. Raises RuntimeError if it fails."""
+    work = home.absolute() / "runs" / name
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    if system.kind == "winnow":
+        return _winnow(system, case, work, name)
+    rows_file = work / "rows.jsonl"
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(system.workers)] if system.workers > 1 else []
+    command = [sys.executable, *launcher, "-m", f"bench.train.{system.kind}", f"{case.directory}/case.json"]
+    began = time.time()
+    measured = _measured([*command, str(rows_file)], work, _environment(system, home))
+    rows = Rows()
+    for line in rows_file.read_text().splitlines():
+        row: dict[str, Any] = json.loads(line)
+        if "at" in row:
+            rows.ended[row["step"]] = row["at"] - began
+        if "loss" in row:
+            rows.losses[row["step"]] = row["loss"]
+    return rows, measured
+
+
+def _winnow(system: System, case: Case, work: Path, name: str) -> tuple[Rows, Measured]:
+    directory = Path(case.store) / "runs" / name
+    shutil.rmtree(directory, ignore_errors=True)
+    command = fit_command(case.store, case.mixture, name=name, workers=f"local:{system.workers}", tokens=case.tokens)
+    with Watched(directory / "metrics.jsonl") as rows:
+        measured = _measured(command, work, dict(os.environ))
+    shutil.rmtree(directory)
+    return rows, measured
+
+
+class Watched:
+    """Rows of a metrics.jsonl that a run writes, each with the time at which it stood there."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._rows, self._over = file, Rows(), threading.Event()
+        self._began, self._lines = time.time(), 0
+        self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
+
+    def __enter__(self) -> Rows:
+        self._thread.start()
+        return self._rows
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(LOOK_S):
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        if not self._file.is_file():
+            return
+        now, lines = time.time() - self._began, self._file.read_bytes().split(b"\n")[:-1]
+        for line in lines[self._lines :]:
+            row = json.loads(line)
+            self._rows.ended[row["step"]] = now
+            self._rows.losses[row["step"]] = row["loss"]
+        self._lines = len(lines)
+
+
+def starts_s(case: Case, name: str, saved: int) -> tuple[float, float]:
+    """Seconds to the first step of a run that begins, and of one that goes on after it was killed.
+
+    saved: the step after which the first run publishes a checkpoint; it is killed as soon as that is there.
+    """
+    directory = Path(case.store) / "runs" / name
+    shutil.rmtree(directory, ignore_errors=True)
+    metrics, checkpoint = directory / "metrics.jsonl", directory / "checkpoints" / f"{saved:08d}" / "manifest.json"
+    command = fit_command(case.store, case.mixture, name=name, workers="local:1", tokens=case.tokens)
+
+    def rows() -> int:
+        return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+
+    cold = _seconds_until(command, lambda: rows() > 0, stop=checkpoint.is_file)
+    assert rows() == saved, "it was killed before its next step"
+    resumed = _seconds_until(command, lambda: rows() > saved)
+    shutil.rmtree(directory)
+    return cold, resumed
+
+
+def _seconds_until(command: list[str], seen: Callable[[], bool], stop: Callable[[], bool] = lambda: True) -> float:
+    """Starts a command; the seconds until something is seen. It is killed as soon as `stop` is true after that."""
+    began = time.time()
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    seconds = None
+    while seconds is None or not stop():
+        if process.poll() is not None:
+            raise RuntimeError(f"`{' '.join(command)}` ended with {process.returncode} before it was killed")
+        if seconds is None and seen():
+            seconds = time.time() - began
+        time.sleep(LOOK_S)
+    _kill_tree(process)
+    return seconds
+
+
+def _kill_tree(process: subprocess.Popen[bytes]) -> None:
+    """The command and its workers, which end when it does."""
+    process.kill()
+    process.wait()
+    time.sleep(1.0)
+
+
+def _measured(command: list[str], work: Path, environment: dict[str, str]) -> Measured:
+    """A command under `bench.dedup.measure`, from the repository's root. Raises RuntimeError if it fails."""
+    result, log = work / "measured.json", work / "log"
+    arguments = [str(result), str(LIMIT_S), str(ROOT), str(log), *command]
+    subprocess.run([sys.executable, "-m", "bench.dedup.measure", *arguments], cwd=ROOT, env=environment, check=True)
+    measured = Measured(**json.loads(result.read_bytes()))
+    if measured.exit_code:
+        raise RuntimeError(f"`{' '.join(command)}` failed:\n{log.read_text(errors='replace')[-2000:]}")
+    return measured
+
+
+def _environment(system: System, home: Path) -> dict[str, str]:
+    """Peers get the settings that make Winnow's own workers fast, and the package that they need besides."""
+    paths = [str(peer_packages(home)), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        **process_environment(),
+        "OMP_NUM_THREADS": str(system.threads),
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def peer_packages(home: Path) -> Path:
+    """A directory with what peer.txt pins; installed once, by pip, without dependencies: those are there."""
+    directory = home.absolute() / "packages"
+    mark = directory / ".installed"
+    if not mark.is_file() or mark.read_text() != PEER.read_text():
+        shutil.rmtree(directory, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        subprocess.run([*pip, "--target", str(directory), "--requirement", str(PEER)], check=True)
+        mark.write_text(PEER.read_text())
+    return directory
