@@ -25,6 +25,7 @@ def main(case_file: str, rows_file: str) -> None:
     case = read_case(Path(case_file))
     recipe = resolve(Path("recipes/bench/train.yaml"), None).recipe
     settings, rate = recipe.optimizer, recipe.phases["main"].schedule.peak
+    assert rate is not None
     decoder = build(case.shape, seed=case.seed)
     decays = [p for p in decoder.parameters() if p.ndim >= 2]
     others = [p for p in decoder.parameters() if p.ndim < 2]
@@ -40,10 +41,10 @@ def main(case_file: str, rows_file: str) -> None:
             tokens_NT = torch.from_numpy(np.array(windows[step]))
             targets = tokens_NT[:, 1:].numel()
             total = 0.0
-            for part_BT in tokens_NT.split(rows_at_once):
+            for part_BT in torch.split(tokens_NT, rows_at_once):
                 logits_BTV = decoder(part_BT[:, :-1])
                 loss = functional.cross_entropy(logits_BTV.flatten(0, 1), part_BT[:, 1:].flatten(), reduction="sum")
-                (loss / targets).backward()
+                torch.autograd.backward(loss / targets)
                 total += float(loss)
             torch.nn.utils.clip_grad_norm_(decoder.parameters(), settings.clip)
             optimizer.step()

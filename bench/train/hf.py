@@ -37,7 +37,7 @@ class Windows(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": tokens_T, "labels": tokens_T}
 
 
-class InOrder(Trainer):
+class InOrder(Trainer):  # type: ignore[misc]
     """A Trainer that reads what Winnow reads, in that order."""
 
     def _get_train_sampler(self, *_: Any, **__: Any) -> SequentialSampler:
@@ -45,7 +45,7 @@ class InOrder(Trainer):
         return SequentialSampler(self.train_dataset)
 
 
-class Rows(TrainerCallback):
+class Rows(TrainerCallback):  # type: ignore[misc]
     """Writes when each step ended, and the losses that were logged."""
 
     def __init__(self, file: Path) -> None:

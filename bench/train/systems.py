@@ -43,6 +43,7 @@ SYSTEMS = (
     System("bare loop", "torch: forward, backward, clip, fused AdamW", "bare"),
     System("Hugging Face Trainer", "LlamaForCausalLM, SDPA, fused AdamW", "hf"),
     System("Winnow", "the same", "winnow", workers=2),
+    System("Winnow", "the same, OMP_NUM_THREADS=2", "winnow", threads=2),
     System("bare loop", "one process with 2 threads", "bare", threads=2),
     System("Hugging Face Trainer", "DistributedDataParallel, gloo", "hf", workers=2),
     System("Hugging Face Trainer", "one process with 2 threads", "hf", threads=2),
@@ -88,7 +89,7 @@ def _winnow(system: System, case: Case, work: Path, name: str) -> tuple[Rows, Me
     shutil.rmtree(directory, ignore_errors=True)
     command = fit_command(case.store, case.mixture, name=name, workers=f"local:{system.workers}", tokens=case.tokens)
     with Watched(directory / "metrics.jsonl") as rows:
-        measured = _measured(command, work, dict(os.environ))
+        measured = _measured(command, work, {**os.environ, "OMP_NUM_THREADS": str(system.threads)})
     shutil.rmtree(directory)
     return rows, measured
 

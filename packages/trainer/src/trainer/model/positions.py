@@ -49,11 +49,11 @@ def rotary_tables(
 
 def rotate(x_BHQD: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
     """Turns the first R dimensions of each head by its position and leaves the rest as they are."""
-    dims = cos_QR.shape[-1]
-    turned, rest = x_BHQD[..., :dims], x_BHQD[..., dims:]
-    low, high = turned.chunk(2, dim=-1)
-    turned = turned * cos_QR + torch.cat([-high, low], dim=-1) * sin_QR
-    return torch.cat([turned, rest], dim=-1)
+    half = cos_QR.shape[-1] // 2
+    cos_Qr, sin_Qr = cos_QR[..., :half], sin_QR[..., :half]  # both halves turn by the same angles
+    low, high, rest = x_BHQD[..., :half], x_BHQD[..., half : 2 * half], x_BHQD[..., 2 * half :]
+    turned = [low * cos_Qr - high * sin_Qr, high * cos_Qr + low * sin_Qr]
+    return torch.cat([*turned, rest] if rest.shape[-1] else turned, dim=-1)
 
 
 def causal(length: int, device: torch.device | None = None, *, first: int = 0) -> Tensor:
