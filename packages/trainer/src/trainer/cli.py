@@ -38,6 +38,11 @@ def _plan_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     plan.add_argument("--size", help="an entry of sizes.yaml (default: the one that the recipe names)")
     plan.add_argument("--mixture", help="the mixture that would be read; without one, what the recipe states")
     plan.add_argument("--tokens", help="scale the mixture's draws to so many tokens")
+    plan.add_argument(
+        "--memory-gb", type=float, help="of each GPU, in 10⁹ bytes: say whether the run fits, and exit 2 if not"
+    )
+    plan.add_argument("--gpus", type=int, help="how many GPUs it shall fit on (default 1)")
+    plan.add_argument("--plot", type=Path, metavar="PNG", help="draw the schedules")
     plan.add_argument("--json", action="store_true", help="print JSON")
     plan.set_defaults(run=_plan)
 
@@ -117,14 +122,36 @@ def _export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from trainer.plan import lines, make_plan
+    from trainer.plan import lines, make_plan, steps_of
+    from trainer.plan_memory import shortfall
     from trainer.sizes import resolve
 
     tokens = _count(arguments.tokens)
     if tokens is not None and arguments.mixture is None:
         raise RecipeError("--tokens scales the draws of a mixture; give --mixture too")
-    plan = make_plan(resolve(arguments.recipe, arguments.size), mixture=arguments.mixture, tokens=tokens)
+    gpus, bytes_each = _room(arguments.gpus, arguments.memory_gb)
+    resolved = resolve(arguments.recipe, arguments.size)
+    plan = make_plan(resolved, mixture=arguments.mixture, tokens=tokens, gpus=gpus, bytes_each=bytes_each)
+    if arguments.plot is not None:
+        from manifest.store import write_atomic
+        from trainer.pictures import schedules_png
+
+        write_atomic(arguments.plot, schedules_png(resolved.recipe, steps_of(plan)))
     print(plan.model_dump_json(indent=2) if arguments.json else "\n".join(lines(plan)))
+    missing = None if plan.room is None else shortfall(plan.room, resolved.recipe.engine.zero)
+    if missing is not None:
+        raise RecipeError(f"{plan.recipe} {plan.size} does not fit: {missing}")
+
+
+def _room(gpus: int | None, memory_gb: float | None) -> tuple[int, int | None]:
+    """--gpus and --memory-gb, the latter in bytes. Raises RecipeError."""
+    if memory_gb is None:
+        if gpus is not None:
+            raise RecipeError(f"--gpus {gpus}: give --memory-gb too, the memory of each of them")
+        return 1, None
+    if not 0 < memory_gb < float("inf") or (gpus is not None and gpus < 1):
+        raise RecipeError(f"--memory-gb {memory_gb:g} --gpus {gpus}: expected more than 0 of both")
+    return gpus or 1, int(memory_gb * 10**9)
 
 
 def _fit(arguments: argparse.Namespace) -> None:

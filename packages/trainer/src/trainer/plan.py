@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from manifest.artifact import open_artifact
+from manifest.errors import RecipeError
 from manifest.mixture import Mixture
 from manifest.record import Model
 from trainer.model.shape import Shape
 from trainer.packs import Packs, find_packs, pack_remarks
+from trainer.plan_memory import WORKERS, Room, gigabytes, memory_bytes, room, room_lines
 from trainer.plan_schedule import PhaseSchedules, plan_schedules, schedule_lines
 from trainer.recipe import TrainRecipe
-from trainer.sizes import Resolved, shape_of
+from trainer.sizes import Published, Resolved, shape_of
 from trainer.timeline import make_timeline, tokens_before
-
-WORKERS = (1, 8, 64)
-"""Numbers of workers for which the plan says how much memory each of them needs."""
 
 
 class PhasePlan(Model):
@@ -33,7 +32,7 @@ class PhasePlan(Model):
 
 class Plan(Model):
     """A run before it is one. memory_bytes[stage][workers]: for each worker, without activations. packing: what is
-    said of packs.
+    said of packs. published: what the original's authors state. room: whether it fits, if that was asked.
     """
 
     recipe: str
@@ -43,6 +42,7 @@ class Plan(Model):
     non_embedding_parameters: int
     vocab_size: int
     padded_vocab: int
+    precision: str
     phases: tuple[PhasePlan, ...]
     steps: int | None
     tokens: int | None
@@ -50,10 +50,17 @@ class Plan(Model):
     memory_bytes: dict[str, dict[str, int]]
     notes: tuple[str, ...]
     packing: tuple[str, ...] = ()
+    published: Published | None = None
+    room: Room | None = None
 
 
-def make_plan(resolved: Resolved, *, mixture: str | None, tokens: int | None) -> Plan:
-    """The plan of a recipe at a size; over a mixture, if one is given. Raises RecipeError, ArtifactError."""
+def make_plan(
+    resolved: Resolved, *, mixture: str | None, tokens: int | None, gpus: int = 1, bytes_each: int | None = None
+) -> Plan:
+    """The plan of a recipe at a size; over a mixture, if one is given; with what fits on `gpus` devices of `bytes_each`
+    bytes, if they are. Raises RecipeError, ArtifactError.
+    """
+    engine = resolved.recipe.engine
     opened = None if mixture is None else open_artifact(mixture, kind="mixture")
     manifest = None if opened is None else opened.manifest
     assert manifest is None or isinstance(manifest, Mixture)
@@ -65,7 +72,8 @@ def make_plan(resolved: Resolved, *, mixture: str | None, tokens: int | None) ->
         if manifest is None
         else _pace(manifest, resolved.recipe, where=resolved.where, tokens=tokens, packs=packs)
     )
-    schedules = _schedules(resolved.recipe, pace)
+    steps = _steps(pace)
+    schedules = {} if steps is None else plan_schedules(resolved.recipe, steps)
     phases = tuple(
         _phase(name, resolved.recipe, shape, *pace[name]).model_copy(update={"schedules": schedules.get(name)})
         for name in resolved.recipe.phases
@@ -78,13 +86,18 @@ def make_plan(resolved: Resolved, *, mixture: str | None, tokens: int | None) ->
         non_embedding_parameters=shape.parameters - shape.embedding_parameters,
         vocab_size=vocab_size,
         padded_vocab=shape.padded_vocab,
+        precision=engine.precision,
         phases=phases,
         steps=_total(phase.steps for phase in phases),
         tokens=_total(phase.tokens for phase in phases),
         flops=None if any(phase.flops is None for phase in phases) else sum(phase.flops or 0 for phase in phases),
-        memory_bytes=memory_bytes(shape.parameters),
+        memory_bytes=memory_bytes(shape.parameters, engine.precision, engine.offload),
         notes=resolved.notes,
         packing=() if manifest is None else tuple(pack_remarks(manifest, resolved.recipe, packs)),
+        published=resolved.size.published,
+        room=None
+        if bytes_each is None
+        else room(shape, resolved.recipe.phases, engine, gpus=gpus, bytes_each=bytes_each),
     )
 
 
@@ -108,16 +121,25 @@ def _stated_pace(recipe: TrainRecipe) -> Pace:
     }
 
 
-def _schedules(recipe: TrainRecipe, pace: Pace) -> dict[str, PhaseSchedules]:
-    """The schedules of the phases; none if the steps of one are not known."""
+def steps_of(plan: Plan) -> dict[str, range]:
+    """The steps of each phase. Raises RecipeError if they are not known."""
+    found = _steps({phase.name: (phase.steps, phase.tokens) for phase in plan.phases})
+    if found is None:
+        raise RecipeError(
+            f"{plan.recipe} {plan.size}: how many steps there are is not known; give --mixture, which decides it"
+        )
+    return found
+
+
+def _steps(pace: Pace) -> dict[str, range] | None:
     steps: dict[str, range] = {}
     first = 0
     for name, (count, _) in pace.items():
         if count is None:
-            return {}
+            return None
         steps[name] = range(first, first + count)
         first += count
-    return plan_schedules(recipe, steps)
+    return steps
 
 
 def _phase(name: str, recipe: TrainRecipe, shape: Shape, steps: int | None, tokens: int | None) -> PhasePlan:
@@ -144,31 +166,6 @@ def _total(values: Iterable[int | None]) -> int | None:
     return total
 
 
-def memory_bytes(parameters: int) -> dict[str, dict[str, int]]:
-    """Bytes that each worker holds for N parameters in fp32: weights 4N, gradients 4N, AdamW's moments 8N.
-
-    From stage 1 on the moments are divided among the workers, from 2 on the gradients, from 3 on the weights; below
-    stage 3 a partitioned optimiser also keeps its own copy of the weights that it updates (Rajbhandari et al., 2020).
-    """
-    weights = gradients = 4 * parameters
-    moments = 8 * parameters
-    return {
-        f"zero {stage}": {str(workers): held for workers, held in _per_worker(stage, weights, gradients, moments)}
-        for stage in range(4)
-    }
-
-
-def _per_worker(stage: int, weights: int, gradients: int, moments: int) -> Iterator[tuple[int, int]]:
-    for workers in WORKERS:
-        if stage == 0:
-            yield workers, weights + gradients + moments
-            continue
-        updated = (weights + moments) // workers
-        own_gradients = gradients // workers if stage >= 2 else gradients
-        own_weights = 0 if stage == 3 else weights
-        yield workers, own_weights + own_gradients + updated
-
-
 def lines(plan: Plan) -> Iterator[str]:
     """The plan for a person."""
     yield f"{plan.recipe} {plan.size}"
@@ -183,17 +180,36 @@ def lines(plan: Plan) -> Iterator[str]:
         yield from (f"              {line}" for line in (schedule_lines(phase.schedules) if phase.schedules else ()))
     if plan.steps is not None and plan.tokens is not None and plan.flops is not None:
         yield f"  in all      {plan.steps:,} steps, {_short(plan.tokens)} tokens, {plan.flops:.2e} FLOPs"
-    yield f"  memory      per worker, for {', '.join(map(str, WORKERS))} workers, fp32, without activations"
+    yield from _published(plan)
+    yield f"  memory      per worker, for {', '.join(map(str, WORKERS))} workers, {plan.precision}, without activations"
     for stage, held in plan.memory_bytes.items():
-        yield f"    {stage}    {', '.join(f'{size / 2**30:.2f} GiB' for size in held.values())}"
+        yield f"    {stage}    {', '.join(map(gigabytes, held.values()))}"
+    if plan.room is not None:
+        yield from room_lines(plan.room)
     for note in plan.notes:
         yield f"  size {plan.size} sets {note}"
     for remark in plan.packing:
         yield f"  {remark}"
 
 
+def _published(plan: Plan) -> Iterator[str]:
+    """What the authors state beside what this recipe comes to."""
+    if plan.published is None:
+        return
+    stated, own = plan.published.parameters, plan.parameters
+    if stated is not None:
+        yield f"  published   {stated:,} parameters; here {own:,} with the vocabulary's padding ({_apart(own, stated)})"
+    stated, tokens = plan.published.tokens, plan.tokens
+    if stated is not None and tokens is not None:
+        yield f"  published   {stated:,} tokens; here {tokens:,} ({_apart(tokens, stated)})"
+
+
+def _apart(own: int, stated: int) -> str:
+    return f"{100 * (own / stated - 1):+.2f} %" if own != stated else "the same"
+
+
 def _short(count: int) -> str:
-    for factor, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+    for factor, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
         if count >= factor:
             return f"{count / factor:.2f}{unit}"
     return str(count)

@@ -14,7 +14,8 @@ from trainer.schedule import Curve, decay_curves, rate_curves
 
 class SchedulePlan(Model):
     """A curve, resolved. It runs over `steps` steps from `first_step` on, which may begin before the phase and end
-    after it. first, last: the value at the phase's own first and last step. decay_steps: of `wsd`.
+    after it. first, last: the value at the phase's own first and last step. decay_steps: of `wsd`; knots: of
+    `piecewise`, after how many steps which value.
     """
 
     shape: str
@@ -25,6 +26,7 @@ class SchedulePlan(Model):
     peak: float
     end: float
     decay_steps: int
+    knots: tuple[tuple[int, float], ...]
     first: float
     last: float
 
@@ -58,6 +60,7 @@ def _plan(curve: Curve, steps: range) -> SchedulePlan:
         peak=curve.peak,
         end=curve.end,
         decay_steps=curve.decay_steps,
+        knots=curve.knots,
         first=curve.rate(steps.start),
         last=curve.rate(steps.stop - 1),
     )
@@ -76,8 +79,10 @@ def _sentence(plan: SchedulePlan) -> str:
     warm = f"{plan.warmup_steps:,} of warm-up from {_number(plan.start)}, " if plan.warmup_steps else ""
     decay = f"{plan.decay_steps:,} of decay, " if plan.shape == "wsd" else ""
     ends = _number(plan.peak) if plan.shape == "constant" else f"{_number(plan.peak)} to {_number(plan.end)}"
+    if plan.knots:
+        ends = ", ".join(f"{_number(value)} after {place:,}" for place, value in plan.knots)
     return (
-        f"{plan.shape}, {ends} over steps {plan.first_step:,} to {plan.first_step + plan.steps:,} ({warm}{decay}"
+        f"{plan.shape}, {ends}, over steps {plan.first_step:,} to {plan.first_step + plan.steps:,} ({warm}{decay}"
         f"at the phase's first step {_number(plan.first)}, at its last {_number(plan.last)})"
     )
 

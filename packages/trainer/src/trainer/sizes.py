@@ -27,6 +27,13 @@ from trainer.recipe import Count, PhaseRecipe, TrainRecipe, load_recipe
 SHARED = "shared"
 
 
+class Published(Model):
+    """What the authors of the original state of it; `trainer plan` prints both."""
+
+    parameters: Count | None = None
+    tokens: Count | None = None
+
+
 class Size(Model):
     """An entry. kv_heads and head_dim default to heads and width / heads; vocab_size is for plans without mixture."""
 
@@ -39,6 +46,7 @@ class Size(Model):
     vocab_size: Count | None = None
     tokens_per_step: Count | None = None
     warmup_steps: int | None = Field(default=None, ge=0)
+    published: Published | None = None
 
 
 def sizes_file(recipe_file: Path) -> Path:

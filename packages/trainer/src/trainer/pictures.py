@@ -1,0 +1,73 @@
+"""What the trainer measures or plans → its picture, as the bytes of a PNG."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from trainer.recipe import TrainRecipe
+from trainer.schedule import decay_curves, rate_curves
+
+if TYPE_CHECKING:  # it takes a second to import
+    from collections.abc import Mapping
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#222222"
+COLOURS = ("#b03a06", "#2f6aa8", "#4c8c3f", "#7d4f9e", "#b8860b", "#3a8f8f", "#8c564b", "#555555")
+POINTS = 2000
+DPI = 150
+
+
+def schedules_png(recipe: TrainRecipe, steps: Mapping[str, range]) -> bytes:
+    """The learning rate of a run over its steps, phase by phase, and the weight decay where it is scheduled."""
+    from matplotlib.figure import Figure
+
+    curves = {"learning rate": rate_curves(recipe, steps)}
+    if recipe.schedules_weight_decay:
+        curves["weight decay"] = decay_curves(recipe, steps)
+    figure = Figure(figsize=(8, 1.2 + 2.4 * len(curves)), layout="constrained")
+    rows = figure.subplots(len(curves), 1, sharex=True, squeeze=False).ravel()
+    for axes, (name, of_phase) in zip(rows, curves.items(), strict=True):
+        for index, (phase, within) in enumerate(steps.items()):
+            at = _spread(within)
+            colour = COLOURS[index % len(COLOURS)]
+            axes.plot(at, [of_phase[phase].rate(step) for step in at], color=colour, linewidth=1.6)
+            axes.axvspan(within.start, within.stop, color=colour, alpha=0.06, linewidth=0)
+            axes.annotate(
+                phase,
+                ((within.start + within.stop) / 2, 1.0),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="bottom",
+                fontsize=8,
+                color=colour,
+            )
+        axes.set_ylabel(name, fontsize=9, color=INK)
+        axes.set_ylim(bottom=0)
+        plain(axes)
+    rows[-1].set_xlabel("step", fontsize=9, color=INK)
+    return png(figure)
+
+
+def _spread(steps: range) -> list[int]:
+    """Steps of a phase, close enough for a line: all of the first hundred, where warm-up is, then evenly."""
+    stride = max(1, len(steps) // POINTS)
+    return sorted({*steps[:100], *steps[::stride], steps[-1]})
+
+
+def plain(axes: Axes) -> None:
+    """The look of all pictures."""
+    axes.grid(color="#e8e8e8", linewidth=0.7)
+    axes.tick_params(labelsize=8, colors=INK)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color("#bbbbbb")
+
+
+def png(figure: Figure) -> bytes:
+    """A figure's bytes, without a time or a version in them."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
+    return out.getvalue()
