@@ -20,8 +20,8 @@ from trainer.recipe import load_recipe as load_train_recipe
 from trainer.sizes import load_size, sizes_file
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-NAMES = sorted({path.parent.name for path in RECIPES.glob("*/train*.yaml")})
-TRAIN = sorted(RECIPES.glob("*/train*.yaml"))
+TRAIN = sorted(path for path in RECIPES.glob("*/train*.yaml") if path.with_name("data.yaml").is_file())
+NAMES = sorted({path.parent.name for path in TRAIN})
 
 
 def named(path: Path) -> str:
