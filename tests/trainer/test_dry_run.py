@@ -33,7 +33,7 @@ def test_a_dry_run_says_what_the_schedules_come_to_and_makes_nothing(
     said = list(dry_run(asked))
     assert said[0] == f"run {ask(asked).name}, seed 0"
     (rate,) = (line for line in said if "learning rate" in line)
-    assert "wsd, 0.01 to 0.001 over steps 0 to 8" in rate
+    assert "wsd, 0.01 to 0.001, over steps 0 to 8 (2 of warm-up from 0, 2 of decay" in rate
     assert "at its last 0.001" in rate
     assert any("weight decay 0.5" in line for line in said)
     assert not any("warning" in line for line in said)
