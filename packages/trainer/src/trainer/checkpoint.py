@@ -2,12 +2,13 @@
 
     runs/<run>/checkpoints/<step>/
         weights-00000.safetensors …          every parameter, whole, fp32
-        exp_avg-00000.safetensors …          full checkpoints: AdamW's moments, under the parameters' names
+        exp_avg-00000.safetensors …          full checkpoints: AdamW's moments of those that are trained, by their names
         exp_avg_sq-00000.safetensors …
         manifest.json                        kind checkpoint; `state` as below
 
     state: model (the decoder's shape), seed (with the step, it decides every random number), groups (their settings),
-           optimizer_steps (AdamW's step counter)
+           optimizer_steps (AdamW's step counter); where parameters are frozen, frozen (the SHA-256 of each) and adapters
+           (what stands beside them: model/adapters.py)
 
 All ranks take part in a save: each tensor is gathered on all of them, and file i is written by rank i mod world.
 """
@@ -34,8 +35,11 @@ from manifest.checkpoint import Checkpoint, TensorFile
 from manifest.errors import CorruptArtifact, WrongArtifact
 from manifest.store import Store
 from trainer.engine import MOMENTS, Engine
+from trainer.model.adapters import beside, from_plain, merged
 from trainer.model.decoder import Decoder
 from trainer.model.shape import Shape
+from trainer.stored import stored
+from trainer.trainable import Trainable
 
 FILE_BYTES = 1 << 30
 """About how large a safetensors file becomes: what a rank holds at once while saving."""
@@ -72,7 +76,7 @@ def save(engine: Engine, store: Store, path: str, record: Checkpoint) -> None:
 def _write(engine: Engine, directory: str, full: bool) -> list[TensorFile]:
     """Writes this rank's files, and returns the entries of all files."""
     written: list[dict[str, Any]] = []
-    for index, part in enumerate(_parts(engine.parameters(), full)):
+    for index, part in enumerate(_parts(engine, full)):
         own = index % engine.world == engine.rank
         tensors: dict[str, Tensor] = {}
         for name in part.parameters:
@@ -85,9 +89,9 @@ def _write(engine: Engine, directory: str, full: bool) -> list[TensorFile]:
     return sorted((TensorFile.model_validate(entry) for entry in entries), key=lambda entry: entry.path)
 
 
-def _parts(parameters: Mapping[str, torch.Size], full: bool) -> Iterator[_Part]:
+def _parts(engine: Engine, full: bool) -> Iterator[_Part]:
     for moment in (None, *MOMENTS) if full else (None,):
-        for index, names in enumerate(_filled(parameters)):
+        for index, names in enumerate(_filled(engine.parameters() if moment is None else _trained(engine))):
             yield _Part(f"{moment or WEIGHTS}-{index:05d}.safetensors", moment, names)
 
 
@@ -102,6 +106,11 @@ def _filled(parameters: Mapping[str, torch.Size]) -> Iterator[tuple[str, ...]]:
         names.append(name)
         size += 4 * shape.numel()
     yield tuple(names)
+
+
+def _trained(engine: Engine) -> dict[str, torch.Size]:
+    shapes = engine.parameters()
+    return {name: shapes[name] for name in engine.trained()}
 
 
 def _save_file(path: Path, tensors: dict[str, Tensor]) -> TensorFile:
@@ -161,7 +170,7 @@ def restore(engine: Engine, opened: Opened) -> Checkpoint:
         engine.scatter(name, tensor)
     for moment in MOMENTS:
         files = [file for file in record.moments if file.path.startswith(f"{moment}-")]
-        for name, tensor in _tensors(opened, files, engine.parameters()):
+        for name, tensor in _tensors(opened, files, _trained(engine)):
             engine.scatter(name, tensor, moment)
     steps = int(record.state["optimizer_steps"])
     engine.set_optimizer_steps(steps)
@@ -171,6 +180,21 @@ def restore(engine: Engine, opened: Opened) -> Checkpoint:
             f"{engine.hyperparameters()}"
         )
     assert engine.optimizer_steps() == steps
+    return record
+
+
+def begin(engine: Engine, opened: Opened, trainable: Trainable) -> Checkpoint:
+    """Puts a checkpoint's weights into an engine that trains others than it did; the optimiser begins anew.
+
+    Every rank calls it. Raises CorruptArtifact as `restore` does.
+    """
+    record = opened.manifest
+    assert isinstance(record, Checkpoint)
+    if engine.rank == 0:
+        verify(opened.uri)
+    weights = stored(opened)
+    for name in engine.parameters():
+        engine.scatter(name, from_plain(name, weights.parameter, trainable))
     return record
 
 
@@ -204,7 +228,9 @@ def load_model(uri: str | Path) -> tuple[Decoder, Checkpoint]:
     assert isinstance(record, Checkpoint)
     with torch.device("meta"):
         decoder = Decoder(Shape.model_validate(record.state["model"]))
+    adapters = record.state.get("adapters")
     expected = {name: parameter.shape for name, parameter in decoder.named_parameters()}
-    weights = dict(_tensors(opened, record.weights, expected))
-    decoder.load_state_dict(weights, assign=True)
+    extra = {name: torch.Size(size) for name, size in beside(adapters, decoder.shape).items()}
+    held = dict(_tensors(opened, record.weights, expected | extra))
+    decoder.load_state_dict({name: merged(name, held.__getitem__, adapters) for name in expected}, assign=True)
     return decoder.eval(), record

@@ -45,6 +45,8 @@ from trainer.run import (
 )
 from trainer.sizes import Resolved, shape_of
 from trainer.timeline import make_timeline, run_seed, tokens_before
+from trainer.tokenizer import with_first_row
+from trainer.trainable import require_trainable
 
 MOST_BETWEEN_SAVES = 10**9
 """Tokens. A tenth of a large run would be days of work to lose."""
@@ -128,6 +130,7 @@ def ask(options: FitOptions) -> Asked:
     make_timeline(manifest, resolved.recipe, where=resolved.where, seed=seed, tokens=options.tokens)
     require_readable(mixture, resolved.recipe, resolved.where)
     shape = shape_of(resolved.recipe, resolved.size, manifest.tokenizer.vocab_size)
+    require_trainable(with_first_row(resolved.recipe, mixture, resolved.where).trainables, shape, resolved.where)
     identity = run_identity(
         resolved.recipe, size=resolved.name, shape=shape, seed=seed, tokens=options.tokens, mixture=manifest.id
     )
@@ -147,10 +150,11 @@ def plan_run(options: FitOptions, store: LocalStore) -> Run:
         manifest, resolved.recipe, where=resolved.where, seed=asked.seed, tokens=options.tokens, packs=packs
     )
     base = store.where(asked.path)
+    recipe = with_first_row(resolved.recipe, asked.mixture, resolved.where)
     return Run(
         name=asked.name,
         identity=asked.identity,
-        recipe=_with_saves(resolved.recipe, tokens_before(timeline, timeline.total_steps)),
+        recipe=_with_saves(recipe, tokens_before(timeline, timeline.total_steps)),
         size=resolved.name,
         seed=asked.seed,
         tokens=options.tokens,

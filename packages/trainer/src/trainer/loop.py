@@ -4,6 +4,9 @@
                  ▲                                  │
                  └──────────────────────────────────┘  until the last step, or until a rank is asked to stop
 
+Where a phase trains other parameters than the one before, the checkpoint between them is resumed from with another
+engine, so that a run that was not stopped there goes on as one that was.
+
 All that is random is keyed by (seed, what it is for, step), so the number of the step is the whole state besides the
 weights and moments.
 """
@@ -13,8 +16,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
@@ -25,17 +29,20 @@ from manifest.identity import hash64, short
 from manifest.record import Producer, now
 from manifest.store import LocalStore
 from trainer import metrics
-from trainer.checkpoint import restore, save
+from trainer.checkpoint import begin, restore, save
 from trainer.data.fim import COUNTS
 from trainer.data.loader import StepBatch, prefetched
 from trainer.data.mixtures import MixtureSources, mixture_sources, mixtures_from
 from trainer.engine import Engine
+from trainer.frozen import frozen_digests, require_frozen
+from trainer.model.adapters import adapt, description
 from trainer.model.decoder import build
 from trainer.packs import open_packs, references
 from trainer.retention import retain
 from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, rewind
 from trainer.schedule import Curve, curves, weight_decays
 from trainer.timeline import tokens_before
+from trainer.trainable import Leg, leg_at, legs
 
 Stop = Callable[[], bool]
 """Whether somebody has asked this worker to stop."""
@@ -49,11 +56,13 @@ class DivergedError(WinnowError):
 
 @dataclass(frozen=True)
 class Training:
-    """What the steps of a run need. Held by every rank."""
+    """What the steps of a leg need. Held by every rank. frozen: what its frozen parameters were at its start."""
 
     store: LocalStore
     run: Run
+    leg: Leg
     engine: Engine
+    frozen: dict[str, str]
     source: MixtureSources
     curves: tuple[Curve, ...]
     decays: tuple[Curve, ...]
@@ -64,48 +73,67 @@ def train(store: LocalStore, run: Run, stop: Stop) -> None:
     """Takes a run to its end, or to the end of the step in which a rank is asked to stop. Every rank calls it.
 
     Raises:
-        DivergedError: the last checkpoint stays as it was.
+        DivergedError, FrozenChangedError: the last checkpoint stays as it was.
         ArtifactError: the mixture or the newest checkpoint is not what it was.
     """
-    found = newest(store, run)
-    training = _prepare(store, run, found)
-    try:
-        first = _resume(training, found)
-        _steps(training, first, stop)
-    finally:
-        training.engine.close()
+    all_legs = legs(run.recipe.trainables, run.timeline)
+    while True:
+        found = newest(store, run)
+        leg = leg_at(all_legs, _done(found))
+        training = _prepare(store, run, leg, found)
+        try:
+            asked = _train_leg(training, found, stop)
+        finally:
+            training.engine.close()
+        if asked or leg.stop == run.timeline.total_steps:
+            return
 
 
-def _prepare(store: LocalStore, run: Run, found: Opened | None) -> Training:
-    first = 0 if found is None else found.manifest.step  # type: ignore[attr-defined]
-    read = mixtures_from(run.timeline, first)
+def _done(found: Opened | None) -> int:
+    """Steps that a checkpoint has done."""
+    return 0 if found is None else found.manifest.step  # type: ignore[attr-defined]
+
+
+def _prepare(store: LocalStore, run: Run, leg: Leg, found: Opened | None) -> Training:
+    read = mixtures_from(run.timeline, _done(found))
     mixtures = [open_mixture(store.where(run.path), run, m) for m in run.mixtures if m.id in read]
     settings = run.recipe.engine
     decoder = build(run.shape, seed=run.seed, recompute=settings.activation_checkpointing)
+    adapt(decoder, leg.trainable, run.shape)
     engine = Engine(decoder, run.recipe.optimizer, settings)
     packs = open_packs(store.where(run.path), run.packs)
     source = mixture_sources(
         mixtures, run.timeline, rank=engine.rank, world=engine.world, phases=run.recipe.phases, packs=packs
     )
     rates, decays = curves(run.recipe, run.timeline), weight_decays(run.recipe, run.timeline)
-    return Training(store, run, engine, source, rates, decays, packs)
+    return Training(store, run, leg, engine, {}, source, rates, decays, packs)
 
 
-def _resume(training: Training, found: Opened | None) -> int:
-    """The step to go on with: after the newest full checkpoint, else from the start, which is published untrained."""
-    store, run = training.store, training.run
-    step = restore(training.engine, found).step if found is not None else 0
-    if training.engine.rank == 0:
-        rewind(store.root / run.path / METRICS, step)
+def _train_leg(training: Training, found: Opened | None, stop: Stop) -> bool:
+    """Goes on after the newest full checkpoint, else from the start, which is published untrained.
+
+    Returns whether a rank was asked to stop.
+    """
+    store, run, engine = training.store, training.run, training.engine
+    first = _done(found)
+    frozen: dict[str, str] | None = None
+    if found is not None and first > training.leg.first:
+        frozen = restore(engine, found).state.get("frozen")
+    elif found is not None:
+        begin(engine, found, training.leg.trainable)
+    training = replace(training, frozen=frozen if frozen is not None else frozen_digests(engine))
+    if engine.rank == 0:
+        rewind(store.root / run.path / METRICS, first)
     if found is None and store.manifest(run.checkpoint_path(0)) is None:
         _save(training, 0, full=False)
-    return step
+    return _steps(training, first, stop)
 
 
-def _steps(training: Training, first: int, stop: Stop) -> None:
+def _steps(training: Training, first: int, stop: Stop) -> bool:
     run = training.run
     total = run.timeline.total_steps
-    with prefetched(training.source, first, total) as batches:
+    ends = {steps.stop for steps in run.timeline.phase_steps().values()}
+    with prefetched(training.source, first, training.leg.stop) as batches:
         for batch in batches:
             row, asked = _step(training, batch, stop)
             done = batch.step + 1
@@ -113,10 +141,13 @@ def _steps(training: Training, first: int, stop: Stop) -> None:
                 raise _diverged(run, row)
             if training.engine.rank == 0:
                 metrics.append(training.store.root / run.path / METRICS, row)
+            if done in ends:
+                require_frozen(training.engine, training.frozen, run=run.name, step=done)
             if asked or done == total or is_due(run, done):
                 _save(training, done, full=True)
             if asked:
-                return
+                return True
+    return False
 
 
 def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.StepMetrics, bool]:
@@ -189,11 +220,18 @@ def _save(training: Training, step: int, *, full: bool) -> None:
             measured={"workers": engine.world, "zero": run.recipe.engine.zero, "threads": torch.get_num_threads()},
         ),
         created=now(),
-        state={"model": run.shape.model_dump(mode="json"), "seed": run.seed},
+        state={"model": run.shape.model_dump(mode="json"), "seed": run.seed} | _partial(training),
     )
     save(engine, store, path, record)
     if engine.rank == 0:
         retain(store, run)
+
+
+def _partial(training: Training) -> dict[str, Any]:
+    """What a checkpoint says of frozen parameters, and of what stands beside them."""
+    adapters = description(training.leg.trainable)
+    known = {"frozen": training.frozen, "adapters": adapters}
+    return {key: value for key, value in known.items() if value}
 
 
 def _diverged(run: Run, row: metrics.StepMetrics) -> DivergedError:

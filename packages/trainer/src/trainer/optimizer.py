@@ -1,6 +1,7 @@
 """Parameters → groups with their own learning rate and decay → AdamW.
 
 Four groups, so that muP's rates (model/mup.py) and the rule "no decay on norms and biases" hold at every stage of ZeRO.
+Frozen parameters are in none, and a group of frozen ones is none.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def parameter_groups(decoder: nn.Module, shape: Shape, recipe: OptimizerRecipe) 
 
     AdamW decays by lr · weight_decay, so a group with a lower rate also decays less; BTLM was trained so.
     """
-    parameters = dict(decoder.named_parameters())
-    return [
+    parameters = {name: held for name, held in decoder.named_parameters() if held.requires_grad}
+    groups = [
         {
             "name": group,
             "params": [parameter for name, parameter in parameters.items() if role_of(name) in roles],
@@ -40,6 +41,7 @@ def parameter_groups(decoder: nn.Module, shape: Shape, recipe: OptimizerRecipe) 
         for group, roles in GROUPS.items()
         for decays in [0.0 if group == "norms_and_biases" else 1.0]
     ]
+    return [group for group in groups if group["params"]]
 
 
 def adamw(groups: list[dict[str, Any]], recipe: OptimizerRecipe) -> torch.optim.AdamW:

@@ -8,6 +8,7 @@ An unknown key is an error, and so is a value that this version does not support
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,6 +20,7 @@ from trainer.model.shape import Architecture
 from trainer.reading import read_yaml
 from trainer.recipe_schedule import ScheduleRecipe as ScheduleRecipe
 from trainer.recipe_schedule import WeightDecay
+from trainer.trainable import ALL, Trainable
 
 Count = Annotated[fields.Count, Field(gt=0)]
 """A positive whole number, also as 200k, 4M, 345B."""
@@ -86,14 +88,14 @@ class PhaseRecipe(Model):
     loss_on: `answer` is what the streams' masks mark, where they have one. packing: `concat` is documents end to end,
     each seeing those before it; in `documents` attention stays within each of them, and its first token is no target;
     `best_fit` is `documents` that no window cuts unless they are longer than it: what is left of windows is padding.
-    reference_steps: steps of the original run, for `trainer plan` without a mixture. weight_decay: a number or a
-    schedule, in place of the optimizer's.
+    trainable: see trainable.py. reference_steps: steps of the original run, for `trainer plan` without a mixture.
+    weight_decay: a number or a schedule, in place of the optimizer's.
     """
 
     seq_len: Annotated[Count, Field(ge=2)]
     tokens_per_step: Count
     schedule: ScheduleRecipe
-    trainable: Annotated[Literal["all"], _only("all")] = "all"
+    trainable: Trainable = ALL
     loss_on: Annotated[Literal["all", "answer"], _only("all", "answer")] = "all"
     packing: Annotated[Literal["concat", "documents", "best_fit"], _only("concat", "documents", "best_fit")] = "concat"
     optimizer: Literal["keep", "reset"] = "keep"
@@ -147,10 +149,25 @@ class TrainRecipe(Model):
                 _require_phases(f"phase {name!r}", "weight_decay", phase.weight_decay, scheduled, names[index:])
         return self
 
+    @model_validator(mode="after")
+    def _resets_where_it_trains_others(self) -> Self:
+        for (_, before), (name, phase) in pairwise(self.phases.items()):
+            if phase.trainable != before.trainable and phase.optimizer != "reset":
+                raise ValueError(
+                    f"phase {name!r} trains {phase.trainable}, the one before {before.trainable}: an optimizer cannot "
+                    "be kept for other parameters; set `optimizer: reset`"
+                )
+        return self
+
     @property
     def schedules_weight_decay(self) -> bool:
         """Whether a phase has a weight decay of its own."""
         return any(phase.weight_decay is not None for phase in self.phases.values())
+
+    @property
+    def trainables(self) -> dict[str, Trainable]:
+        """What each phase trains."""
+        return {name: phase.trainable for name, phase in self.phases.items()}
 
     def identified(self) -> dict[str, Any]:
         """What of the recipe makes a run that run: everything but how it is carried out and when it is saved."""

@@ -8,11 +8,14 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from manifest.added import ADDED, Added
 from manifest.artifact import Opened, open_artifact, resolve
-from manifest.errors import CorruptArtifact, NotAnArtifact, WrongArtifact
+from manifest.errors import CorruptArtifact, NotAnArtifact, RecipeError, WrongArtifact
 from manifest.identity import short
 from manifest.mixture import Mixture
 from manifest.record import Artifact
+from trainer.recipe import TrainRecipe
+from trainer.trainable import Trainable
 
 FILE = "tokenizer.json"
 
@@ -54,6 +57,40 @@ def find_tokenizer(mixture: Opened, *, why: str, advice: str) -> Opened:
             f"{short(digest)}. Restore it, or build the mixture again"
         )
     return opened
+
+
+def with_first_row(recipe: TrainRecipe, mixture: Opened, where: str) -> TrainRecipe:
+    """The recipe, its `trainable: new_rows` with the first id that was added to the mixture's tokenizer.
+
+    Raises RecipeError, naming `where` (the recipe's file), if nothing was added at the end; ArtifactError if the
+    tokenizer is not what it was.
+    """
+    if not any(phase.trainable.named == "new_rows" for phase in recipe.phases.values()):
+        return recipe
+    resolved = Trainable(new_rows=_first_added(mixture, where))
+    phases = {
+        name: phase.model_copy(update={"trainable": resolved}) if phase.trainable.named == "new_rows" else phase
+        for name, phase in recipe.phases.items()
+    }
+    return recipe.model_copy(update={"phases": phases})
+
+
+def _first_added(mixture: Opened, where: str) -> int:
+    opened = find_tokenizer(mixture, why="is learned in its new rows, which are named by", advice="Restore it")
+    file = opened.directory / ADDED
+    advice = "give the first id as `trainable: {new_rows: ID}`, or train `embeddings`"
+    if not file.is_file():
+        raise RecipeError(
+            f"{where}: found `trainable: new_rows`, and the tokenizer of mixture {mixture.manifest.name} was not "
+            f"extended ({opened.uri} has no {ADDED}); {advice}"
+        )
+    added = Added.model_validate_json(file.read_bytes())
+    if added.replaced or not added.tokens:
+        raise RecipeError(
+            f"{where}: found `trainable: new_rows`, and the new tokens of mixture {mixture.manifest.name} took the "
+            "places of others, so they are no block of rows; train `embeddings`"
+        )
+    return min(token.id for token in added.tokens)
 
 
 def load_tokenizer(file: Path, sha256: Mapping[str, str]) -> Tokenizer:

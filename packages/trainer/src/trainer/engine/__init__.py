@@ -71,7 +71,7 @@ def leave() -> None:
 
 
 class Engine:
-    """A decoder under training."""
+    """A decoder under training: those of its parameters that require a gradient. The others stay as they are."""
 
     def __init__(self, decoder: Decoder, optimizer: OptimizerRecipe, settings: EngineRecipe) -> None:
         deepspeed = _deepspeed()
@@ -144,6 +144,10 @@ class Engine:
     def parameters(self) -> dict[str, torch.Size]:
         """The shape of every parameter, by name."""
         return self._state.shapes()
+
+    def trained(self) -> list[str]:
+        """The names of the parameters that are trained, in the order of `parameters`. The others have no moments."""
+        return self._state.trained()
 
     def gather(self, name: str, moment: str | None = None) -> Tensor:
         """A parameter, or one of its moments, whole, in fp32, on the CPU. Collective."""

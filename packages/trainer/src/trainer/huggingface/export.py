@@ -27,6 +27,7 @@ from manifest.store import LocalStore
 from trainer.huggingface.card import card
 from trainer.huggingface.convert import DTYPES, Conversion, conversion
 from trainer.huggingface.directory import draft
+from trainer.huggingface.names import sizes
 from trainer.huggingface.perplexity import heldout_tokens, perplexity, round_to_int4
 from trainer.huggingface.settings import CONFIG
 from trainer.huggingface.source import Source, heldout_of, mixture_of, open_source, tokenizer_of
@@ -187,7 +188,7 @@ def _perplexities(inputs: _Inputs, documents: list[list[int]]) -> dict[str, floa
     ends = {"end_of_text": inputs.made.end_of_text, "length": inputs.source.length}
     with torch.device("meta"):
         decoder = Decoder(inputs.source.shape)
-    weights = {name: inputs.source.parameter(name) for name in inputs.source.files}
+    weights = {name: inputs.source.parameter(name) for name in sizes(inputs.source.shape)}
     decoder.load_state_dict(weights, assign=True)
     decoder.eval()
     before = perplexity(decoder, documents, **ends)

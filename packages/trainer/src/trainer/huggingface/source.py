@@ -5,11 +5,9 @@ checkpoint ──► its last mixture ──► tokenizer, held-out documents
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import safe_open
 from torch import Tensor
 
 from manifest.artifact import Opened, open_artifact, resolve, verify
@@ -18,9 +16,9 @@ from manifest.errors import ArtifactError, CorruptArtifact, NotAnArtifact, Wrong
 from manifest.identity import short
 from manifest.mixture import Mixture
 from manifest.record import Reference
-from trainer.huggingface.names import sizes
 from trainer.model.shape import Shape
 from trainer.run import RUN
+from trainer.stored import Stored, stored
 from trainer.tokenizer import find_tokenizer
 
 WITHOUT = "Restore it, or export without it: --without-tokenizer"
@@ -28,11 +26,11 @@ WITHOUT = "Restore it, or export without it: --without-tokenizer"
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint, whole. files: where each parameter is."""
+    """A checkpoint, whole. stored: its parameters."""
 
     opened: Opened
     shape: Shape
-    files: Mapping[str, Path]
+    stored: Stored
 
     @property
     def record(self) -> Checkpoint:
@@ -46,9 +44,8 @@ class Source:
         return max([pace.seq_len for pace in paces if pace.first_step < self.record.step] or [paces[0].seq_len])
 
     def parameter(self, name: str) -> Tensor:
-        with safe_open(self.files[name], framework="pt") as tensors:
-            found: Tensor = tensors.get_tensor(name)
-        return found
+        """A parameter of the plain decoder, with what was trained beside it."""
+        return self.stored.parameter(name)
 
 
 def open_source(uri: str) -> Source:
@@ -65,14 +62,7 @@ def open_source(uri: str) -> Source:
     record = opened.manifest
     assert isinstance(record, Checkpoint)
     shape = Shape.model_validate(record.state["model"])
-    files = {name: opened.directory / file.path for file in record.weights for name in file.parameters}
-    if set(files) != set(sizes(shape)):
-        differing = sorted(set(files) ^ set(sizes(shape)))
-        raise CorruptArtifact(
-            f"{opened.uri} has other parameters than the model that it names: {differing[0]} is in one of the two; "
-            "take another checkpoint of the run"
-        )
-    return Source(opened, shape, files)
+    return Source(opened, shape, stored(opened))
 
 
 def _hint_at_checkpoints(path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from manifest.errors import InputError
 from trainer.model import flex, mup
+from trainer.model.adapters import logits
 from trainer.model.attention import Attention, Positions
 from trainer.model.cache import Cache, LayerCache
 from trainer.model.feedforward import feedforward
@@ -79,11 +79,7 @@ class Decoder(nn.Module):
             cache.length += tokens_BT.shape[1]
         # Scaling the states is scaling the logits, for C instead of V numbers per position.
         x_BTC = self.final_norm(x_BTC) * mup.logits_multiplier(self.shape)
-        return functional.linear(x_BTC, self.unembedding_weight)
-
-    @property
-    def unembedding_weight(self) -> Tensor:
-        return self.embedding.weight if self.shape.architecture.tied else self.unembedding.weight
+        return logits(x_BTC, self.embedding if self.shape.architecture.tied else self.unembedding)
 
     def _embed(self, tokens_BT: Tensor, documents_BT: Tensor | None, cache: Cache | None) -> Tensor:
         x_BTC: Tensor = self.embedding(tokens_BT)

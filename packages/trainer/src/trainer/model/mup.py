@@ -44,7 +44,7 @@ def role_of(name: str) -> Role:
         return Role.BIAS
     if name.endswith("norm.weight"):
         return Role.GAIN
-    if name in ("embedding.weight", "unembedding.weight", "position_embedding.weight"):
+    if name.rsplit(".", 1)[0] in ("embedding", "unembedding", "position_embedding"):
         return Role.EMBEDDING
     if name.endswith("attention.output.weight"):
         return Role.ATTENTION_OUTPUT
