@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from tests.trainer.conftest import MakeMixture, MakeRecipe
-from tests.trainer.test_engine import OPTIMIZER, RATES, ROWS, SEQ_LEN, SHAPE, batches
+from tests.trainer.test_engine import OPTIMIZER, RATES, ROWS, SEQ_LEN, batches
+from tests.trainer.test_engine import SHAPE as SMALL
 from torch import Tensor
 
 from manifest.checkpoint import Checkpoint
@@ -32,6 +33,8 @@ from trainer.trainable import Trainable, trained
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
+# The embedding is over the size from which stage 3 partitions a parameter for good.
+SHAPE = SMALL.model_copy(update={"vocab_size": 6400})
 PARTS = [
     Trainable(named="embeddings"),
     Trainable(new_rows=50),
@@ -85,8 +88,11 @@ def _part_of(tensors: dict[str, Any], name: str, part: Trainable) -> Tensor:
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("part", PARTS, ids=str)
-@pytest.mark.parametrize("shape", [SHAPE, UNTIED], ids=["tied", "untied"])
+@pytest.mark.parametrize(
+    ("part", "shape"),
+    [*((part, SHAPE) for part in PARTS), (PARTS[1], UNTIED)],
+    ids=[*map(str, PARTS), "untied new_rows"],
+)
 def test_a_part_is_trained_as_by_torch_and_the_rest_stays(stage: int, part: Trainable, shape: Shape) -> None:
     expected, losses = trained_by_torch(part, shape)
     engine = Engine(adapted(part, shape), OPTIMIZER, EngineRecipe.model_validate({"zero": stage}))
@@ -101,7 +107,7 @@ def test_a_part_is_trained_as_by_torch_and_the_rest_stays(stage: int, part: Trai
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize("part", PARTS, ids=str)
+@pytest.mark.parametrize("part", PARTS[1:], ids=str)
 def test_an_optimizer_holds_nothing_for_what_is_frozen(stage: int, part: Trainable) -> None:
     engine = Engine(adapted(part), OPTIMIZER, EngineRecipe.model_validate({"zero": stage}))
     engine.step(batches()[0], RATES[0])

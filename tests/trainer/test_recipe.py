@@ -56,7 +56,6 @@ def test_every_problem_has_a_line(make_recipe: MakeRecipe) -> None:
     [
         ({"start_from": "llama"}, "start_from"),
         ({"engine": {"precision": "bf16"}}, "engine.precision"),
-        ({"phases": phase(trainable={"lora": {"rank": 8}})}, "phases.main.trainable"),
         ({"phases": phase(packing="first_fit")}, "phases.main.packing"),
         ({"phases": phase(loss_on="question")}, "phases.main.loss_on"),
     ],

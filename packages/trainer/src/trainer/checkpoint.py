@@ -7,8 +7,8 @@
         manifest.json                        kind checkpoint; `state` as below
 
     state: model (the decoder's shape), seed (with the step, it decides every random number), groups (their settings),
-           optimizer_steps (AdamW's step counter); where parameters are frozen, frozen (the SHA-256 of each) and adapters
-           (what stands beside them: model/adapters.py)
+           optimizer_steps (AdamW's step counter); where parameters are frozen, frozen (the SHA-256 of each) and
+           adapters (what stands beside them: model/adapters.py)
 
 All ranks take part in a save: each tensor is gathered on all of them, and file i is written by rank i mod world.
 """
