@@ -24,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     _plan_parser(commands)
     _fit_parser(commands)
     _audit_parser(commands)
+    _vocabulary_parser(commands)
     _export_parser(commands)
     return parser
 
@@ -37,6 +38,7 @@ def _plan_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     plan.add_argument("recipe", type=Path, help="a train recipe (YAML)")
     plan.add_argument("--size", help="an entry of sizes.yaml (default: the one that the recipe names)")
     plan.add_argument("--mixture", help="the mixture that would be read; without one, what the recipe states")
+    plan.add_argument("--base", help="a model to start from: a checkpoint, or a Hugging Face directory")
     plan.add_argument("--tokens", help="scale the mixture's draws to so many tokens")
     plan.add_argument(
         "--memory-gb", type=float, help="of each GPU, in 10⁹ bytes: say whether the run fits, and exit 2 if not"
@@ -60,6 +62,11 @@ def _fit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     fit.add_argument("--out", required=True, help="the store: a directory that all workers see")
     fit.add_argument("--size", help="an entry of sizes.yaml (default: the one that the recipe names)")
     fit.add_argument("--tokens", help="scale the mixture's draws to so many tokens, such as 200k (default: as drawn)")
+    fit.add_argument(
+        "--base",
+        metavar="DIR|CHECKPOINT",
+        help="a model to start from, in place of the recipe's start_from: a checkpoint, or a Hugging Face directory",
+    )
     fit.add_argument("--seed", type=int, help="of initialisation and order (default: the mixture's)")
     fit.add_argument("--name", help="the run's name (default: recipe, size and a hash of all that makes it that run)")
     fit.add_argument(
@@ -91,6 +98,26 @@ def _audit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     audit.add_argument("--step", type=int, required=True, help="counted from 0, as in metrics.jsonl")
     audit.add_argument("--windows", action="store_true", help="a line per window, as it was learned")
     audit.set_defaults(run=_audit)
+
+
+def _vocabulary_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    vocabulary = commands.add_parser(
+        "vocabulary",
+        help="how long the rows of new tokens are beside the old ones, before training and after",
+        description="Of a run whose vocabulary grew: the norms of old and new rows, in input embeddings and output "
+        "head, at step 0 and at its newest checkpoint. Writes vocabulary.json, vocabulary.md and vocabulary.png, and "
+        "prints the path of the first.",
+        epilog="example: trainer vocabulary store/runs/bilingual-… --out vocabulary",
+    )
+    vocabulary.add_argument("run_directory", type=Path, metavar="run", help="<store>/runs/<run>")
+    vocabulary.add_argument(
+        "--step", type=int, action="append", default=[], help="of a checkpoint, besides step 0; may be repeated"
+    )
+    vocabulary.add_argument("--out", type=Path, default=Path("vocabulary"), help="a directory (default %(default)s)")
+    vocabulary.add_argument(
+        "--json", action="store_true", help="print the numbers instead of the path; still write all"
+    )
+    vocabulary.set_defaults(run=_vocabulary)
 
 
 def _export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -130,7 +157,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     if tokens is not None and arguments.mixture is None:
         raise RecipeError("--tokens scales the draws of a mixture; give --mixture too")
     gpus, bytes_each = _room(arguments.gpus, arguments.memory_gb)
-    resolved = resolve(arguments.recipe, arguments.size)
+    resolved = resolve(arguments.recipe, arguments.size, base=arguments.base)
     plan = make_plan(resolved, mixture=arguments.mixture, tokens=tokens, gpus=gpus, bytes_each=bytes_each)
     if arguments.plot is not None:
         from manifest.store import write_atomic
@@ -158,10 +185,11 @@ def _fit(arguments: argparse.Namespace) -> None:
     from trainer.dry_run import dry_run
     from trainer.fit import FitOptions, fit
     from trainer.launch import parse_workers
+    from trainer.run import local_store
     from trainer.sizes import resolve
 
     options = FitOptions(
-        recipe=resolve(arguments.recipe, arguments.size),
+        recipe=resolve(arguments.recipe, arguments.size, base=arguments.base, store=local_store(arguments.out)),
         mixture=arguments.mixture,
         out=arguments.out,
         workers=parse_workers(arguments.workers),
@@ -178,6 +206,17 @@ def _audit(arguments: argparse.Namespace) -> None:
 
     for line in (audit_windows if arguments.windows else audit)(arguments.run_directory, arguments.step):
         print(line)
+
+
+def _vocabulary(arguments: argparse.Namespace) -> None:
+    from trainer.adapt.norms import measure
+    from trainer.adapt.norms_page import table, write
+    from trainer.progress import console
+
+    found = measure(arguments.run_directory, arguments.step)
+    path = write(found, arguments.out)
+    console.print(table(found))
+    print(found.model_dump_json() if arguments.json else path)
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from manifest.artifact import Opened, open_artifact, read_manifest
 from manifest.mixture import Mixture
@@ -47,6 +48,9 @@ from trainer.sizes import Resolved, shape_of
 from trainer.timeline import make_timeline, run_seed, tokens_before
 from trainer.tokenizer import with_first_row
 from trainer.trainable import require_trainable
+
+if TYPE_CHECKING:  # torch, which the service plans without
+    from trainer.adapt.start import Start
 
 MOST_BETWEEN_SAVES = 10**9
 """Tokens. A tenth of a large run would be days of work to lose."""
@@ -95,6 +99,8 @@ def fit(options: FitOptions) -> str:
             say(f"run {run.name} is already finished ({total} steps)")
             return found.uri
         _announce(run, found, total)
+        if found is None and run.rows is not None:
+            _tell(options, store, run)
         with _interrupts() as interrupts, Watch(directory, run) as watch:
             launch(options.workers, store, run, tick=watch.look, asked=interrupts.asked)
     last = next(checkpoints(store, run))
@@ -113,6 +119,7 @@ class Asked:
     shape: Shape
     identity: str
     name: str
+    start: Start | None = None
 
     @property
     def path(self) -> str:
@@ -129,12 +136,28 @@ def ask(options: FitOptions) -> Asked:
     seed = run_seed(manifest, options.seed)
     make_timeline(manifest, resolved.recipe, where=resolved.where, seed=seed, tokens=options.tokens)
     require_readable(mixture, resolved.recipe, resolved.where)
-    shape = shape_of(resolved.recipe, resolved.size, manifest.tokenizer.vocab_size)
+    shape = shape_of(resolved.recipe, resolved.size, resolved.vocab(manifest.tokenizer.vocab_size))
     require_trainable(with_first_row(resolved.recipe, mixture, resolved.where).trainables, shape, resolved.where)
+    start = _ask_start(options, mixture)
     identity = run_identity(
-        resolved.recipe, size=resolved.name, shape=shape, seed=seed, tokens=options.tokens, mixture=manifest.id
+        resolved.recipe,
+        size=resolved.name,
+        shape=shape,
+        seed=seed,
+        tokens=options.tokens,
+        mixture=manifest.id,
+        start=None if start is None else start.identified(),
     )
-    return Asked(mixture, seed, shape, identity, options.name or run_name(resolved.recipe, resolved.name, identity))
+    name = options.name or run_name(resolved.recipe, resolved.name, identity)
+    return Asked(mixture, seed, shape, identity, name, start)
+
+
+def _ask_start(options: FitOptions, mixture: Opened) -> Start | None:
+    if options.recipe.base is None:
+        return None
+    from trainer.adapt.start import ask_start
+
+    return ask_start(options.recipe, mixture, local_store(options.out))
 
 
 def plan_run(options: FitOptions, store: LocalStore) -> Run:
@@ -151,7 +174,7 @@ def plan_run(options: FitOptions, store: LocalStore) -> Run:
     )
     base = store.where(asked.path)
     recipe = with_first_row(resolved.recipe, asked.mixture, resolved.where)
-    return Run(
+    run = Run(
         name=asked.name,
         identity=asked.identity,
         recipe=_with_saves(recipe, tokens_before(timeline, timeline.total_steps)),
@@ -163,6 +186,22 @@ def plan_run(options: FitOptions, store: LocalStore) -> Run:
         timeline=timeline,
         packs=references(list(packs.values()), base),
     )
+    return run if asked.start is None else _with_start(run, asked.start, store, asked.mixture)
+
+
+def _with_start(run: Run, start: Start, store: LocalStore, mixture: Opened) -> Run:
+    from trainer.adapt.start import plan_start
+
+    planned = plan_start(store, start, mixture, shape=run.shape, seed=run.seed, at=store.where(run.path), say=say)
+    return run.model_copy(update={"base": planned.base, "rows": planned.rows})
+
+
+def _tell(options: FitOptions, store: LocalStore, run: Run) -> None:
+    """Says which new tokens the mixture reads."""
+    from trainer.adapt.start import firing_lines
+
+    for line in firing_lines(open_artifact(options.mixture, kind="mixture"), store, run):
+        say(line)
 
 
 def _remarks(options: FitOptions, run: Run, store: LocalStore) -> Iterator[str]:

@@ -29,6 +29,7 @@ from manifest.identity import hash64, short
 from manifest.record import Producer, now
 from manifest.store import LocalStore
 from trainer import metrics
+from trainer.adapt.start import begin_from_model
 from trainer.checkpoint import begin, restore, save
 from trainer.data.fim import COUNTS
 from trainer.data.loader import StepBatch, prefetched
@@ -39,7 +40,7 @@ from trainer.model.adapters import adapt, description
 from trainer.model.decoder import build
 from trainer.packs import open_packs, references
 from trainer.retention import retain
-from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, rewind
+from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, rewind, started_from
 from trainer.schedule import Curve, curves, weight_decays
 from trainer.timeline import tokens_before
 from trainer.trainable import Leg, leg_at, legs
@@ -112,6 +113,7 @@ def _prepare(store: LocalStore, run: Run, leg: Leg, found: Opened | None) -> Tra
 def _train_leg(training: Training, found: Opened | None, stop: Stop) -> bool:
     """Goes on after the newest full checkpoint, else from the start, which is published untrained.
 
+    The start is random, or the model that the run starts from; where a run goes on, that is not read again.
     Returns whether a rank was asked to stop.
     """
     store, run, engine = training.store, training.run, training.engine
@@ -121,6 +123,8 @@ def _train_leg(training: Training, found: Opened | None, stop: Stop) -> bool:
         frozen = restore(engine, found).state.get("frozen")
     elif found is not None:
         begin(engine, found, training.leg.trainable)
+    elif run.base is not None:
+        begin_from_model(engine, run, store.where(run.path), training.leg.trainable)
     training = replace(training, frozen=frozen if frozen is not None else frozen_digests(engine))
     if engine.rank == 0:
         rewind(store.root / run.path / METRICS, first)
@@ -211,6 +215,7 @@ def _save(training: Training, step: int, *, full: bool) -> None:
         timeline=run.timeline,
         weights=(),
         inputs=mixture_inputs(store, run, path)
+        | started_from(store, run, path)
         | {f"pack {p.name} {short(p.id)}": p for p in references(training.packs, store.where(path))},
         config=run.recipe.identified() | {"size": run.size, "seed": run.seed},
         producer=Producer(

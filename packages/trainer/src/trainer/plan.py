@@ -65,7 +65,7 @@ def make_plan(
     manifest = None if opened is None else opened.manifest
     assert manifest is None or isinstance(manifest, Mixture)
     packs = {} if opened is None else find_packs(opened, resolved.recipe)
-    vocab_size = resolved.stated_vocab() if manifest is None else manifest.tokenizer.vocab_size
+    vocab_size = resolved.vocab(None if manifest is None else manifest.tokenizer.vocab_size)
     shape = shape_of(resolved.recipe, resolved.size, vocab_size)
     pace = (
         _stated_pace(resolved.recipe)

@@ -1,6 +1,7 @@
 """A train recipe: *what* is learned and how. Flags say where and how big.
 
     name, architecture, size, optimizer, engine, save
+    start_from, vocabulary: a model that is there already, which says what the decoder is (or `trainer fit --base`)
     phases: one per phase of the mixture, same names, same order
 
 An unknown key is an error, and so is a value that this version does not support; nothing is ignored in silence.
@@ -8,6 +9,7 @@ An unknown key is an error, and so is a value that this version does not support
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,6 +18,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from manifest import fields
 from manifest.record import Model
+from trainer.adapt.settings import VocabularyRecipe
 from trainer.model.shape import Architecture
 from trainer.reading import read_yaml
 from trainer.recipe_schedule import ScheduleRecipe as ScheduleRecipe
@@ -127,13 +130,17 @@ def _require_phases(who: str, what: str, schedule: ScheduleRecipe, earlier: list
 
 
 class TrainRecipe(Model):
-    """A train recipe."""
+    """A train recipe.
+
+    start_from: a checkpoint, or a Hugging Face directory, whose weights the run begins with. With one, `architecture`
+    and `size` may be left out, and agree with it where they are given. vocabulary: how its embeddings grow.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    architecture: Architecture
-    size: str
-    start_from: Annotated[None, _only(None)] = None
-    vocabulary: Annotated[None, _only(None)] = None
+    architecture: Architecture | None = None
+    size: str | None = None
+    start_from: Annotated[str, Field(min_length=1)] | None = None
+    vocabulary: VocabularyRecipe | None = None
     optimizer: OptimizerRecipe = OptimizerRecipe()
     engine: EngineRecipe = EngineRecipe()
     save: SaveRecipe = SaveRecipe()
@@ -169,11 +176,29 @@ class TrainRecipe(Model):
         """What each phase trains."""
         return {name: phase.trainable for name, phase in self.phases.items()}
 
+    @property
+    def models(self) -> dict[str, str]:
+        """Where models lie that the recipe names: `start_from`, and `vocabulary`'s other one."""
+        other = None if self.vocabulary is None else self.vocabulary.other_model
+        return {name: place for name, place in (("start_from", self.start_from), ("vocabulary", other)) if place}
+
+    def with_models(self, places: Mapping[str, str]) -> TrainRecipe:
+        """The same, with models at other places. places: as `models` has them."""
+        vocabulary = self.vocabulary
+        if vocabulary is not None and "vocabulary" in places:
+            vocabulary = vocabulary.with_other_model(places["vocabulary"])
+        update = {"start_from": places.get("start_from", self.start_from), "vocabulary": vocabulary}
+        return self.model_copy(update=update)
+
     def identified(self) -> dict[str, Any]:
-        """What of the recipe makes a run that run: everything but how it is carried out and when it is saved."""
+        """What of the recipe makes a run that run: all but how it is carried out, when it is saved, and where other
+        models lie: what is in these is part of the run's identity.
+        """
         carried_out = {"zero", "offload", "activation_checkpointing", "micro_batch_tokens"}
         planned = {"__all__": {"reference_steps"}}
-        return self.model_dump(mode="json", exclude={"engine": carried_out, "save": True, "phases": planned})
+        fields = self.model_dump(mode="json", exclude={"engine": carried_out, "save": True, "phases": planned})
+        grown = None if self.vocabulary is None else self.vocabulary.identified()
+        return fields | {"start_from": None, "vocabulary": grown}
 
 
 def load_recipe(path: Path) -> TrainRecipe:

@@ -47,7 +47,8 @@ class Run(Model):
     """run.json. `recipe` is resolved: its phases have the pace of the size. `tokens` is what --tokens asked, or None.
 
     `mixture` is what the run began with, which makes it that run; `changes`, in order of step, what it went on with.
-    Their uris and those of `packs` are relative to the run's directory, or absolute.
+    `base` is the model whose weights it began with, `rows` those of tokens that the base had not (adapt/). All uris are
+    relative to the run's directory, or absolute.
     """
 
     name: str
@@ -61,6 +62,8 @@ class Run(Model):
     timeline: Timeline
     changes: tuple[MixtureChange, ...] = ()
     packs: tuple[Reference, ...] = ()
+    base: Reference | None = None
+    rows: Reference | None = None
 
     @property
     def mixtures(self) -> tuple[Reference, ...]:
@@ -81,12 +84,23 @@ class Run(Model):
         return f"{self.path}/checkpoints/{step:08d}"
 
 
-def run_identity(recipe: TrainRecipe, *, size: str, shape: Shape, seed: int, tokens: int | None, mixture: str) -> str:
-    """The digest of what makes a run that run. `mixture` is the mixture's id."""
+def run_identity(
+    recipe: TrainRecipe,
+    *,
+    size: str,
+    shape: Shape,
+    seed: int,
+    tokens: int | None,
+    mixture: str,
+    start: dict[str, Any] | None = None,
+) -> str:
+    """The digest of what makes a run that run. mixture: its id; start: what it starts from, if it does."""
     what = {"recipe": recipe.identified(), "size": size, "shape": shape.model_dump(mode="json")}
     packing = packing_version(recipe)
     if packing is not None:
         what["packing"] = packing
+    if start is not None:
+        what["start"] = start
     return digest_of(what | {"seed": seed, "tokens": tokens, "mixture": mixture})
 
 
@@ -121,7 +135,8 @@ def known(store: LocalStore, asked: Run) -> Run:
         return asked
     present = read_run(store.root / asked.path)
     _require_same(present, asked, store.where(asked.path))
-    return asked.model_copy(update={"timeline": present.timeline, "changes": present.changes, "packs": present.packs})
+    kept = {key: getattr(present, key) for key in ("timeline", "changes", "packs", "base", "rows")}
+    return asked.model_copy(update=kept)
 
 
 def write_run(store: LocalStore, run: Run) -> None:
@@ -139,6 +154,8 @@ def _require_same(present: Run, asked: Run, directory: str) -> None:
             f"{named(asked.mixture)}; give --mixture {uri} (and --continue-with to replace it), or another --name"
         )
     differing = [key for key in ("size", "shape", "seed", "tokens") if getattr(present, key) != getattr(asked, key)]
+    if getattr(present.base, "id", None) != getattr(asked.base, "id", None):
+        differing.append("base")
     raise RecipeError(
         f"run {present.name} is another run: it has another {' and '.join(differing or ['recipe'])}; choose another "
         "--name, or leave --name out"
@@ -210,6 +227,16 @@ def mixture_inputs(store: LocalStore, run: Run, path: str) -> dict[str, Referenc
             update={"uri": relative_uri(resolve(base, mixture.uri), store.where(path))}
         )
         for mixture in mixtures
+    }
+
+
+def started_from(store: LocalStore, run: Run, path: str) -> dict[str, Reference]:
+    """The model that a run began with and the rows of its new tokens, as inputs of the artifact at `path`."""
+    base = store.where(run.path)
+    return {
+        name: reference.model_copy(update={"uri": relative_uri(resolve(base, reference.uri), store.where(path))})
+        for name, reference in (("base model", run.base), ("new rows", run.rows))
+        if reference is not None
     }
 
 

@@ -10,21 +10,27 @@ millions of tokens is not to be had on a laptop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from manifest.errors import RecipeError
 from manifest.fields import validate
 from manifest.record import Model
-from trainer.model.shape import Shape
+from manifest.store import LocalStore
+from trainer.model.shape import VOCABULARY_MULTIPLE, Shape
 from trainer.reading import read_yaml
 from trainer.recipe import Count, PhaseRecipe, TrainRecipe, load_recipe
 
+if TYPE_CHECKING:  # torch, which plans do without
+    from trainer.adapt.base import Base
+
 SHARED = "shared"
+BASE = "base"
+"""The name of the size of a run whose recipe names none: it is its base's."""
 
 
 class Published(Model):
@@ -75,6 +81,7 @@ def find_size(sizes: Mapping[str, Any], recipe: str, name: str, *, where: str) -
 
 def shape_of(recipe: TrainRecipe, size: Size, vocab_size: int) -> Shape:
     """The decoder of a recipe at a size. Raises RecipeError if heads do not divide what they must, or positions end."""
+    assert recipe.architecture is not None, "resolved"
     limit = recipe.architecture.max_positions
     for name, phase in recipe.phases.items():
         if limit is not None and phase.seq_len > limit:
@@ -98,21 +105,33 @@ def shape_of(recipe: TrainRecipe, size: Size, vocab_size: int) -> Shape:
         filter=size.filter,
         vocab_size=vocab_size,
         architecture=recipe.architecture,
+        vocab_multiple=VOCABULARY_MULTIPLE if recipe.vocabulary is None else recipe.vocabulary.pad_to,
     )
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe at a size: its phases have the size's pace. notes: what the size changed; where: what errors name."""
+    """A recipe at a size: its phases have the size's pace. notes: what the size changed; where: what errors name.
+
+    base: what it starts from, which says what the recipe leaves out.
+    """
 
     recipe: TrainRecipe
     name: str
     size: Size
     notes: tuple[str, ...]
     where: str
+    base: Base | None = None
+
+    def vocab(self, of_mixture: int | None) -> int:
+        """The vocabulary of a run over a mixture (None: as stated): no row of the base is lost. Raises RecipeError."""
+        own = 0 if self.base is None else self.base.shape.vocab_size
+        return max(own, self.stated_vocab() if of_mixture is None else of_mixture)
 
     def stated_vocab(self) -> int:
-        """The vocabulary that the size states. Raises RecipeError if it does not."""
+        """The vocabulary that the size states, or the base has. Raises RecipeError if neither does."""
+        if self.size.vocab_size is None and self.base is not None:
+            return self.base.shape.vocab_size
         if self.size.vocab_size is None:
             raise RecipeError(
                 f"size {self.name!r} of {self.recipe.name} states no vocab_size; give --mixture, which has one"
@@ -120,23 +139,64 @@ class Resolved:
         return self.size.vocab_size
 
 
-def resolve(recipe_file: Path, size: str | None) -> Resolved:
-    """The recipe in a file at a size (None: the one it names), from the sizes.yaml near it. Raises RecipeError."""
+def resolve(
+    recipe_file: Path, size: str | None, *, base: str | None = None, store: LocalStore | None = None
+) -> Resolved:
+    """The recipe in a file at a size (None: the one it names), from the sizes.yaml near it.
+
+    base: a model to start from, in place of the recipe's. store: the run's, which may know it. Raises RecipeError, and
+    InputError as `open_base` does.
+    """
     recipe = load_recipe(recipe_file)
-    entry = load_size(sizes_file(recipe_file), recipe.name, size or recipe.size)
-    return _at_size(recipe, size or recipe.size, entry, str(recipe_file))
+    if base is not None:
+        recipe = recipe.model_copy(update={"start_from": base})
+    return _resolved(
+        recipe, size, lambda name: load_size(sizes_file(recipe_file), recipe.name, name), str(recipe_file), store
+    )
 
 
-def resolve_recipe(recipe: TrainRecipe, sizes: Mapping[str, Any], size: str | None) -> Resolved:
-    """A recipe at a size (None: the one it names), from what a sizes.yaml holds. Raises RecipeError."""
-    entry = find_size(sizes, recipe.name, size or recipe.size, where="sizes")
-    return _at_size(recipe, size or recipe.size, entry, "recipe")
+def resolve_recipe(
+    recipe: TrainRecipe, sizes: Mapping[str, Any], size: str | None, *, store: LocalStore | None = None
+) -> Resolved:
+    """A recipe at a size (None: the one it names), from what a sizes.yaml holds. Raises as `resolve`."""
+    return _resolved(recipe, size, lambda name: find_size(sizes, recipe.name, name, where="sizes"), "recipe", store)
 
 
-def _at_size(recipe: TrainRecipe, name: str, size: Size, where: str) -> Resolved:
+def _resolved(
+    recipe: TrainRecipe, size: str | None, find: Callable[[str], Size], where: str, store: LocalStore | None
+) -> Resolved:
+    name = size or recipe.size
+    if recipe.start_from is not None:
+        return _from_base(recipe, name, None if name is None else find(name), where, store)
+    lacking = [key for key, given in (("architecture", recipe.architecture), ("size", name)) if given is None]
+    if lacking or name is None:
+        raise RecipeError(
+            f"{where}: {' and '.join(lacking)} missing; give them, or a model that has them (start_from, or --base)"
+        )
+    if recipe.vocabulary is not None:
+        raise RecipeError(
+            f"{where}: vocabulary says how embeddings grow, and there is no model; give start_from or --base, "
+            "or remove it"
+        )
+    return _at_size(recipe, name, find(name), where)
+
+
+def _from_base(
+    recipe: TrainRecipe, name: str | None, size: Size | None, where: str, store: LocalStore | None
+) -> Resolved:
+    from trainer.adapt.agree import architecture_of, size_of
+    from trainer.adapt.base import open_base
+
+    assert recipe.start_from is not None
+    base = open_base(recipe.start_from, store)
+    recipe = recipe.model_copy(update={"architecture": architecture_of(recipe.architecture, base, where)})
+    return _at_size(recipe, name or BASE, size_of(name, size, base, where), where, base)
+
+
+def _at_size(recipe: TrainRecipe, name: str, size: Size, where: str, base: Base | None = None) -> Resolved:
     notes: list[str] = []
     phases = {phase: _paced(phase, learned, size, notes) for phase, learned in recipe.phases.items()}
-    return Resolved(recipe.model_copy(update={"phases": phases}), name, size, tuple(notes), where)
+    return Resolved(recipe.model_copy(update={"phases": phases}), name, size, tuple(notes), where, base)
 
 
 def _paced(name: str, phase: PhaseRecipe, size: Size, notes: list[str]) -> PhaseRecipe:

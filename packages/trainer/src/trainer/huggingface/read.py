@@ -5,7 +5,7 @@ config.json ─► family ─► shape          *.safetensors ─► names ─�
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +37,15 @@ class Pretrained:
     weights: Weights
     entries: tuple[Entry, ...]
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter of the decoder, once, in fp32. Raises InputError if one has another shape."""
+    def tensors(self, wanted: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter of the decoder, once, in fp32; or those of the entries that hold one of `wanted`.
+
+        Raises InputError if one has another shape.
+        """
         names = self.family.names
         for entry in self.entries:
+            if wanted is not None and not set(entry.ours) & set(wanted):
+                continue
             try:
                 parts = split(names, self.shape, entry, as_float32(self.weights.get(entry.theirs)))
             except ValueError as error:

@@ -56,7 +56,7 @@ def open_source(uri: str) -> Source:
     try:
         opened = open_artifact(uri, kind="checkpoint")
     except NotAnArtifact:
-        _hint_at_checkpoints(Path(uri))
+        hint_at_checkpoints(Path(uri))
         raise
     verify(opened.uri)
     record = opened.manifest
@@ -65,7 +65,7 @@ def open_source(uri: str) -> Source:
     return Source(opened, shape, stored(opened))
 
 
-def _hint_at_checkpoints(path: Path) -> None:
+def hint_at_checkpoints(path: Path) -> None:
     """Raises NotAnArtifact that names the newest checkpoint, if a run's directory was given."""
     published = sorted(entry.parent for entry in path.glob("checkpoints/*/manifest.json"))
     if (path / RUN).is_file() and published:

@@ -13,7 +13,9 @@ from pydantic import Field, model_validator
 from manifest.record import Model
 
 VOCABULARY_MULTIPLE = 64
-"""Rows of the embedding are rounded up to a multiple of this. The rows beyond the vocabulary are never a target."""
+"""Rows of the embedding are rounded up to a multiple of this, if nothing else is asked for. The rows beyond the
+vocabulary are never a target.
+"""
 
 
 class Mup(Model):
@@ -58,6 +60,10 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+def _is_usual(multiple: object) -> bool:
+    return multiple == VOCABULARY_MULTIPLE
+
+
 class Architecture(Model):
     """What kind of decoder; the same at every size. `rotary_share` is the part of each head that RoPE rotates.
 
@@ -88,7 +94,9 @@ class Architecture(Model):
 
 
 class Shape(Model):
-    """A decoder, resolved. Widths in units, vocabularies in tokens."""
+    """A decoder, resolved. Widths in units, vocabularies in tokens. vocab_multiple: what the rows of the embedding are
+    padded to; the usual one is left out of identities.
+    """
 
     layers: int = Field(gt=0)
     width: int = Field(gt=0)
@@ -98,11 +106,12 @@ class Shape(Model):
     filter: int = Field(gt=0)
     vocab_size: int = Field(gt=0)
     architecture: Architecture
+    vocab_multiple: int = Field(default=VOCABULARY_MULTIPLE, gt=0, exclude_if=_is_usual)
 
     @property
     def padded_vocab(self) -> int:
         """Rows of the embedding."""
-        return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
     @property
     def rotary_dims(self) -> int:

@@ -1,0 +1,64 @@
+"""Which new tokens the mixture ever reads: a row that never fires learns nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from manifest.artifact import Opened, open_streams
+from manifest.mixture import Mixture
+from trainer.adapt.rows import GrownVocabulary
+
+SAMPLE_TOKENS = 1_000_000_000
+"""Of each stream. Documents lie in order of the hashes of their ids, so its first tokens are a sample of it."""
+CHUNK = 1 << 24
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Firing:
+    """counts (V,): how often each token stands in the streams that phases draw from; of `total` tokens, `read` were
+    counted.
+    """
+
+    counts: npt.NDArray[np.int64]
+    read: int
+    total: int
+
+
+def count(mixture: Opened, limit: int = SAMPLE_TOKENS) -> Firing:
+    """Counts the tokens of every stream that a phase draws from, at most `limit` of each."""
+    record = mixture.manifest
+    assert isinstance(record, Mixture)
+    drawn = {record.views[view].stream for phase in record.phases for view, n in phase.draw.items() if n}
+    counts = np.zeros(record.tokenizer.vocab_size, np.int64)
+    read = 0
+    for name, stream in open_streams(mixture).items():
+        if name in drawn:
+            wanted = min(stream.tokens, limit)
+            for first in range(0, wanted, CHUNK):
+                chunk = stream.read(first, min(CHUNK, wanted - first))
+                counts += np.bincount(chunk, minlength=len(counts))
+            read += wanted
+    return Firing(counts, read, sum(record.streams[name].tokens for name in drawn))
+
+
+def remarks(firing: Firing, grown: GrownVocabulary) -> Iterator[str]:
+    """What a user should know of the new tokens before training begins."""
+    silent = [row for row in grown.rows if not firing.counts[row.id]]
+    fires = int(sum(firing.counts[row.id] for row in grown.rows))
+    how = "all" if firing.read == firing.total else f"a sample of {firing.read:,} of the"
+    yield (
+        f"{len(grown.rows) - len(silent):,} of {len(grown.rows):,} new tokens fire in the mixture: {fires:,} times in "
+        f"{how} {firing.total:,} tokens of its streams"
+    )
+    if silent:
+        shown = ", ".join(f"{row.id} {row.token!r}" for row in silent[:SHOWN])
+        more = f" and {len(silent) - SHOWN:,} more" if len(silent) > SHOWN else ""
+        yield (
+            f"warning: {len(silent):,} new tokens never fire there, so nothing is learned of them: {shown}{more}. "
+            "Learn fewer tokens, or read more of the text that has them"
+        )
