@@ -111,22 +111,27 @@ def understand_run(service: Service, request: RunRequest, caller: str) -> Unders
     """Raises ProblemError naming the field that is wrong."""
     with blaming("recipe", recipe=True):
         recipe = validate(TrainRecipe, request.recipe, "recipe")
+    models = {}
+    for field, place in recipe.models.items():
+        with blaming("recipe", field):
+            models[field] = _model(service, place)
     sizes = request.sizes if request.sizes is not None else _sizes(service.settings.sizes)
+    with blaming("recipe", recipe=True):
+        store = local_store(service.store.uri)
     with blaming("size"):
-        resolved = resolve_recipe(recipe, sizes, request.size)
+        resolved = resolve_recipe(recipe.with_models(models), sizes, request.size, store=store)
     with blaming("mixture"):
         path, _ = artifacts.find(service.store, _published(service, request.mixture), "mixture")
     uri = service.store.where(path)
     options = FitOptions(resolved, uri, service.store.uri, Workers(None, 1), tokens=request.tokens, seed=request.seed)
     with blaming("recipe", recipe=True):
-        local_store(service.store.uri)
         run = ask(options)
     new = New(
         kind="run",
         name=recipe.name,
         key=run.identity,
         request=request.model_dump(mode="json"),
-        resolved={"mixture": uri, "sizes": _only(resolved), "path": run.path},
+        resolved={"mixture": uri, "sizes": _only(resolved), "path": run.path, "models": models},
         workers=request.workers,
         created_by=caller,
         group=request.group,
@@ -174,6 +179,19 @@ def plan_report(understood: Understood, same_as: str | None) -> ReportPlan:
     subject: Subject
     path, subject = understood.facts
     return ReportPlan(checkpoint=artifacts.result_of(path, subject.checkpoint.manifest), same_as=same_as)
+
+
+def _model(service: Service, place: str) -> str:
+    """Where a model is that a run starts from: a checkpoint of this store, or a directory under a root.
+
+    Raises InputError.
+    """
+    if not place.startswith("/"):
+        return service.store.where(_checkpoint(service, _published(service, place)))
+    found = roots.resolve(place, service.settings.raw_root_uris)
+    if found != place:
+        raise InputError(f"{place} is not a plain path; write {found}")
+    return found
 
 
 def _tokenizer(recipe: DataRecipe, allowed: Sequence[str]) -> list[Any] | None:

@@ -46,12 +46,14 @@ def run(job: Job, task: Task, attempt: Attempt) -> Result:
     from trainer.fit import FitOptions, fit
     from trainer.launch import Workers
     from trainer.recipe import TrainRecipe
+    from trainer.run import local_store
     from trainer.sizes import resolve_recipe
 
     request = RunRequest.model_validate(task.request)
-    recipe = validate(TrainRecipe, request.recipe, "recipe")
+    recipe = validate(TrainRecipe, request.recipe, "recipe").with_models(task.resolved.get("models", {}))
+    store = local_store(job.store)
     options = FitOptions(
-        recipe=resolve_recipe(recipe, task.resolved["sizes"], request.size),
+        recipe=resolve_recipe(recipe, task.resolved["sizes"], request.size, store=store),
         mixture=task.resolved["mixture"],
         out=job.store,
         workers=Workers(None, 1) if task.workers == 1 else Workers("ray", task.workers),
