@@ -176,6 +176,24 @@ def test_special_tokens_may_be_named_and_are_not_ordinary_ones(
         build(ordinary, raw, tmp_path / "other", until="tokenizers")
 
 
+def test_special_tokens_come_after_ids_that_have_holes_and_move_none(
+    raw: Path, tmp_path: Path, recipe: Make, build: Make
+) -> None:
+    vocabulary = {"[UNK]": 0, "a": 1, "b": 5, "c": 9}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    save(tmp_path / "tokenizer.json", tokenizer)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<y>"}))
+    made = recipe(tokenizer={"path": str(tmp_path), "special": ["<x>", "a b", "<y>"]})
+    built = build(made, raw, tmp_path / "store")
+    found = Tokenizer.from_str(tokenizer_json(built, "given").decode())
+    assert found.get_vocab() == vocabulary | {"<x>": 10, "a b": 11, "<y>": 12}
+    assert (built.mixture.tokenizer.vocab_size, built.mixture.tokenizer.end_of_text) == (13, 12)
+    assert found.encode("a b c <x>c", add_special_tokens=False).ids == [11, 9, 10, 9]
+    found.encode_special_tokens = True
+    assert found.encode("a b <y>", add_special_tokens=False).ids == [1, 5, 0, 0, 0]
+
+
 def test_the_end_of_text_that_a_given_tokenizer_declares_is_used(
     raw: Path, tmp_path: Path, recipe: Make, build: Make
 ) -> None:

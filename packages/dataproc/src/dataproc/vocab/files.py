@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from dataproc.documents import file_shard
 from dataproc.stage import Draft, Made
-from dataproc.vocab.special import add_special, fim_tokens
+from dataproc.vocab.special import fim_tokens, with_special
 from manifest.artifact import open_artifact, read_manifest, resolve
 from manifest.errors import RecipeError
 from manifest.mixture import Mixture
@@ -88,8 +88,8 @@ def size_of(tokenizer: Tokenizer) -> int:
 
 
 def publish(tokenizer: Tokenizer, special: str | Sequence[str], *, draft: Draft, end: str | None = None) -> Made:
-    """Writes a tokenizer with its special tokens. Raises RecipeError as `add_special` and `end_of_text` do."""
-    add_special(tokenizer, special)
+    """Writes a tokenizer with its special tokens. Raises RecipeError as `with_special` and `end_of_text` do."""
+    tokenizer = with_special(tokenizer, special)
     closing = end_of_text(tokenizer, end)
     (draft.path / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     name = tokenizer.id_to_token(closing)

@@ -11,14 +11,13 @@ from tokenizers import Tokenizer
 
 from dataproc.vocab.base import Base
 from dataproc.vocab.merges import New
-from manifest.errors import RecipeError
+from dataproc.vocab.special import tell_model
 
 
 def edited(base: Base, new: Sequence[New], special: Sequence[str] = ()) -> Tokenizer:
     """special: tokens that come after all others, with ids of their own unless the base has them.
 
-    `tokenizers` numbers added tokens by the count of the model's unless the model knows them, so the model is told of
-    each: ids that have holes, or of added tokens between the base's and the new ones, would move otherwise.
+    The model is told of all tokens beside it (special.py): those between the base's and the new ones would move else.
     """
     content = copy.deepcopy(base.content)
     model: dict[str, Any] = content["model"]
@@ -31,12 +30,5 @@ def edited(base: Base, new: Sequence[New], special: Sequence[str] = ()) -> Token
         vocab[names[token.id]] = token.id
         if token.right >= 0:
             model["merges"].append([names[token.left], names[token.right]])
-    known = {token["content"] for token in content["added_tokens"]}
-    for name in special:
-        if name in vocab and name not in known:
-            raise RecipeError(f"tokenizer.special: {name!r} is an ordinary token of this vocabulary; take another name")
-        if name not in known:
-            vocab[name] = max(vocab.values()) + 1
-            flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-            content["added_tokens"].append({"id": vocab[name], "content": name, **flags, "special": True})
+    tell_model(content, special)
     return Tokenizer.from_str(json.dumps(content))
