@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.trainer.adapt.conftest import ADD, OLD, SPECIAL, Mixtures, Prepare, save_llama, tokenizer_of
+from tests.trainer.adapt.conftest import ADD, OLD, PHASES, SPECIAL, Mixtures, Prepare, save_llama, tokenizer_of
 from tests.trainer.adapt.test_start import stop_after, trained
 from tokenizers import Tokenizer
 
@@ -77,6 +77,22 @@ def test_a_grown_run_begins_with_the_old_rows_and_logits_of_its_base(
     tokens = torch.randint(0, OLD, (2, 24), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(begun(tokens)[..., :OLD], read_hf(llama).decoder()(tokens)[..., :OLD])
+
+
+def test_a_first_phase_may_train_the_new_rows_alone(llama: Path, mixtures: Mixtures, prepare: Prepare) -> None:
+    phases = {"only": PHASES["only"] | {"trainable": "new_rows"}}
+    store, run = prepare(llama, mixtures.grown, phases=phases, vocabulary={"new_rows": "mean_of_pieces"})
+    last = trained(store, run)
+    made, _, _ = rows_of(store, run)
+    before, after = (load_model(store.where(run.checkpoint_path(step)))[0] for step in (0, last.step))
+    for name, parameter in before.named_parameters():
+        learned = after.get_parameter(name)
+        if name not in TABLES:
+            assert torch.equal(learned, parameter)
+            continue
+        assert torch.equal(parameter[OLD : OLD + ADD], made[name])
+        assert torch.equal(learned[:OLD], parameter[:OLD])
+        assert not torch.equal(learned[OLD : OLD + ADD], made[name])
 
 
 def test_a_tied_base_grows_one_table(tmp_path: Path, mixtures: Mixtures, prepare: Prepare) -> None:

@@ -19,7 +19,7 @@ from manifest.errors import InputError, NotAnArtifact, RecipeError, WrongArtifac
 from manifest.lineage import lineage, nodes
 from manifest.store import LocalStore
 from trainer.adapt.base import open_base
-from trainer.adapt.start import begin
+from trainer.adapt.start import begin_from_model
 from trainer.checkpoint import load_model
 from trainer.engine import Engine
 from trainer.huggingface.read import read_hf
@@ -27,6 +27,7 @@ from trainer.loop import train
 from trainer.model.decoder import build
 from trainer.recipe import EngineRecipe, OptimizerRecipe
 from trainer.run import Run
+from trainer.trainable import ALL
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -71,13 +72,10 @@ def test_a_run_begins_with_the_weights_of_a_llama(
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_every_stage_of_zero_begins_with_them_and_learns_from_them(
-    stage: int, llama: Path, mixtures: Mixtures, prepare: Prepare
-) -> None:
+def test_every_stage_of_zero_begins_with_them(stage: int, llama: Path, mixtures: Mixtures, prepare: Prepare) -> None:
     store, run = prepare(llama, mixtures.same)
-    assert run.base is not None
     engine = Engine(build(run.shape, seed=1), OptimizerRecipe(), EngineRecipe(zero=stage))
-    begin(engine, run.shape, store.where(run.path), run.base, None)
+    begin_from_model(engine, run, store.where(run.path), ALL)
     for name, expected in read_hf(llama).tensors():
         assert torch.equal(engine.gather(name)[: len(expected)], expected)
     engine.close()

@@ -22,7 +22,7 @@ from manifest.errors import InputError, NotAnArtifact
 from manifest.record import Model
 from manifest.store import LocalStore
 from trainer.adapt.rows import GrownVocabulary, open_grown
-from trainer.huggingface.names import TABLES
+from trainer.model.parameters import TABLES
 from trainer.run import Run, checkpoints, read_run
 
 BINS = 40
