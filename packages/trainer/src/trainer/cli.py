@@ -10,6 +10,7 @@ from pathlib import Path
 
 from manifest.errors import RecipeError, run_command
 from manifest.fields import parse_count
+from trainer import cli_mup
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _plan_parser(commands)
     _fit_parser(commands)
+    cli_mup.add_parsers(commands)
     _audit_parser(commands)
     _vocabulary_parser(commands)
     _export_parser(commands)

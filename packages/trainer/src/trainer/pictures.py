@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # it takes a second to import
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from trainer.coords import CoordinateCheck
+
 INK = "#222222"
 COLOURS = ("#b03a06", "#2f6aa8", "#4c8c3f", "#7d4f9e", "#b8860b", "#3a8f8f", "#8c564b", "#555555")
 POINTS = 2000
@@ -48,6 +50,35 @@ def schedules_png(recipe: TrainRecipe, steps: Mapping[str, range]) -> bytes:
         axes.set_ylim(bottom=0)
         plain(axes)
     rows[-1].set_xlabel("step", fontsize=9, color=INK)
+    return png(figure)
+
+
+def coords_png(found: CoordinateCheck) -> bytes:
+    """Mean |activation| over the width, a line per place: rows are parametrisations, columns steps."""
+    from matplotlib.figure import Figure
+
+    steps = sorted({0, 1, found.steps})
+    figure = Figure(figsize=(3.1 * len(steps) + 1.6, 5.6), layout="constrained")
+    grid = figure.subplots(len(found.parametrisations), len(steps), sharex=True, sharey="row", squeeze=False)
+    for row, (kind, slopes) in zip(grid, found.parametrisations.items(), strict=True):
+        for axes, step in zip(row, steps, strict=True):
+            for index, (place, of_width) in enumerate(slopes.sizes.items()):
+                sizes = [size[step] for size in of_width.values()]
+                if all(size > 0 for size in sizes):
+                    colour = COLOURS[index % len(COLOURS)]
+                    style = "--" if index >= len(COLOURS) else "-"
+                    axes.plot(list(of_width), sizes, style, marker="o", markersize=3, color=colour, label=place)
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log", base=2)
+            axes.set_title(f"{kind}, step {step}", fontsize=9, color=INK, loc="left")
+            plain(axes)
+        row[0].set_ylabel("mean |activation|", fontsize=9, color=INK)
+    for axes in grid[-1]:
+        axes.set_xlabel("width", fontsize=9, color=INK)
+        axes.set_xticks(found.widths, [str(width) for width in found.widths])
+        axes.minorticks_off()
+    handles, labels = grid[0][-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
     return png(figure)
 
 
