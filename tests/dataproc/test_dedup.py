@@ -443,6 +443,20 @@ def test_a_build_says_how_good_its_clusters_are(of_families: Make, families: Tex
     )
 
 
+def test_precision_looks_at_what_a_document_was_linked_to_in_a_hot_bucket(
+    tmp_path: Path, write_jsonl: Make, recipe: Make, build: Make, words: Make
+) -> None:
+    header = " ".join(words(1, 150))
+    bodies = [" ".join(words(seed, 60)) for seed in range(2, 42)]
+    # Each has its near-duplicate forty places on, and a shared header in between.
+    texts = [f"{header} {body}" for body in bodies] + [f"{header} {body} end" for body in bodies]
+    write_jsonl(tmp_path / "raw" / "a" / "x.jsonl", [{"id": f"{n:02d}", "text": text} for n, text in enumerate(texts)])
+    built = build(near(recipe, "a", {"bands": (4, 1)}), tmp_path / "raw", tmp_path / "store", until="deduped")
+    summary = built.artifact("clusters", "global").manifest.summary
+    assert summary["largest_bucket"] > 40
+    assert summary["sampled"]["precision"] == {"good": 80, "sampled": 80, "share": 1.0}
+
+
 def test_sparse_bands_are_said_to_miss_pairs(of_families: Make, families: Texts) -> None:
     built = of_families(bands=(1, 30))
     recall = built.artifact("clusters", "global").manifest.summary["sampled"]["recall"]

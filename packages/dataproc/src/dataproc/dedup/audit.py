@@ -4,8 +4,8 @@
                 miss one pair in 10⁵ at the threshold. Of the pairs found with J ≥ threshold: the share whose ends are
                 in one cluster.
     precision   Of a sample of documents that are in a cluster with another text: the share that has J ≥ threshold with
-                some document that it shares a band with. (Where every link is verified this checks the code rather than
-                the data.)
+                some document that it shares a band with: some neighbours in its buckets and, where links are verified,
+                those that it was linked to. (Then this checks the code rather than the data.)
 
 Documents are sampled by a hash of their text; of equal texts the first stands for all.
 
@@ -27,6 +27,7 @@ from dataproc.dedup.candidates import buckets_of
 from dataproc.dedup.components import labels
 from dataproc.dedup.evidence import evidence_of, gather_evidence
 from dataproc.dedup.group import CANDIDATES, Group, ShardPair, save
+from dataproc.dedup.links import edges_of
 from dataproc.dedup.minhash import is_signed
 from dataproc.dedup.sign import column_of, minima_of
 from dataproc.stage import Draft
@@ -83,6 +84,8 @@ def find_alike(group: Group, *, workers: Workers, draft: Draft) -> Pairs:
 def measure(group: Group, forest: NDArray[np.int64], alike_E2: Pairs, *, workers: Workers, draft: Draft) -> Audit:
     """forest: of the candidates, all links done."""
     near_E2 = _bucket_mates(group, labels(forest), workers=workers, draft=draft)
+    if group.matching.verified:
+        near_E2 = np.unique(np.concatenate([near_E2, _linked(group)]), axis=0)
     listing = CANDIDATES if group.matching.verified else AUDITED
     if listing == AUDITED:
         save(group.scratch / f"{AUDITED}.npy", np.unique(np.concatenate([near_E2, alike_E2])))
@@ -199,6 +202,13 @@ def _mates(number: int, *, group: Group) -> Done:
     which, _ = np.nonzero(inside)
     save(_mates_file(group, number), np.column_stack([members[at[which]], members[other[inside]]]))
     return Done()
+
+
+def _linked(group: Group) -> Pairs:
+    """The sampled documents, each with those that it was linked to: in a hot bucket they may be far from it."""
+    edges_E2 = group.candidates()[edges_of(group)]
+    both_E2 = np.concatenate([edges_E2, edges_E2[:, ::-1]])
+    return both_E2[np.isin(both_E2[:, 0], group.listed("precision"))]
 
 
 def _mates_file(group: Group, number: int) -> Path:
