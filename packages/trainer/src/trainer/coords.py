@@ -50,7 +50,7 @@ PLACES = (
     "feed-forward output",
     "states",
     LOGITS,
-    "targets' logits",
+    "change of targets' logits",
 )
 WITHIN = {
     "attention.query": "queries",
@@ -106,8 +106,9 @@ def at_width(recipe: TrainRecipe, width: int, *, layers: int, heads: int, vocab_
     mup: False leaves muP out: the standard parametrisation. Raises RecipeError if the recipe has none, or the width
     does not divide into heads.
     """
-    constants = recipe.architecture.mup
-    if constants is None:
+    kind = recipe.architecture
+    constants = None if kind is None else kind.mup
+    if kind is None or constants is None:
         raise RecipeError(
             f"{recipe.name}: architecture.mup is missing, so there is nothing to check; say its constants"
         )
@@ -121,7 +122,7 @@ def at_width(recipe: TrainRecipe, width: int, *, layers: int, heads: int, vocab_
         head_dim=width // heads,
         filter=round(width * constants.base_filter / constants.base_width),
         vocab_size=vocab_size,
-        architecture=recipe.architecture if mup else recipe.architecture.model_copy(update={"mup": None}),
+        architecture=kind if mup else kind.model_copy(update={"mup": None}),
     )
 
 
