@@ -45,7 +45,7 @@ UNTIED = SHAPE.model_copy(update={"architecture": SHAPE.architecture.model_copy(
 
 def adapted(part: Trainable, shape: Shape = SHAPE) -> Decoder:
     decoder = build(shape, seed=0)
-    adapt(decoder, part, shape)
+    adapt(decoder, part, shape, seed=0)
     return decoder
 
 

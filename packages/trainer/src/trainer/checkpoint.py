@@ -186,6 +186,8 @@ def restore(engine: Engine, opened: Opened) -> Checkpoint:
 def begin(engine: Engine, opened: Opened, trainable: Trainable) -> Checkpoint:
     """Puts a checkpoint's weights into an engine that trains others than it did; the optimiser begins anew.
 
+    What was trained beside frozen parameters is merged into them.
+
     Every rank calls it. Raises CorruptArtifact as `restore` does.
     """
     record = opened.manifest
@@ -194,7 +196,9 @@ def begin(engine: Engine, opened: Opened, trainable: Trainable) -> Checkpoint:
         verify(opened.uri)
     weights = stored(opened)
     for name in engine.parameters():
-        engine.scatter(name, from_plain(name, weights.parameter, trainable))
+        value = from_plain(name, weights.parameter, trainable)
+        if value is not None:
+            engine.scatter(name, value)
     return record
 
 

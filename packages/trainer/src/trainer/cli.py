@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from manifest.errors import RecipeError, run_command
+from manifest.errors import InputError, RecipeError, run_command
 from manifest.fields import parse_count
 from trainer import cli_mup
 
@@ -125,14 +125,22 @@ def _vocabulary_parser(commands: argparse._SubParsersAction[argparse.ArgumentPar
 def _export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     export = commands.add_parser(
         "export",
-        help="a checkpoint as a Hugging Face directory",
+        help="a checkpoint as a Hugging Face directory, or its LoRA alone",
         description="Writes a directory that transformers loads, with the tokenizer of the checkpoint's mixture, and "
         "prints its path. Where no class of transformers expresses the decoder, one file of code lies beside the "
         "weights, and loading needs trust_remote_code=True.",
         epilog="example: trainer export store/runs/…/checkpoints/00000292 --format hf --out export/demo",
     )
     export.add_argument("checkpoint", help="<store>/runs/<run>/checkpoints/<step>")
-    export.add_argument("--format", required=True, choices=["hf"], help="hf: a Hugging Face directory")
+    export.add_argument(
+        "--format",
+        required=True,
+        choices=["hf", "peft"],
+        help="hf: a Hugging Face directory, LoRA merged; peft: LoRA alone",
+    )
+    export.add_argument(
+        "--adapter", type=Path, metavar="DIR", help="with hf: LoRA in PEFT's format, merged into weights"
+    )
     export.add_argument("--out", required=True, type=Path, help="the directory, new or empty")
     export.add_argument("--bits", type=int, help="4: weights of 4 bits; says what they cost in perplexity")
     export.add_argument(
@@ -223,9 +231,15 @@ def _vocabulary(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from trainer.huggingface.export import ExportOptions, export, require_options
+    from trainer.huggingface.export_adapter import export_adapter
 
     heldout_tokens = _number("--heldout-tokens", arguments.heldout_tokens, least=0)
     require_options(arguments.bits, arguments.dtype)
+    if arguments.format == "peft":
+        if arguments.bits is not None or arguments.adapter is not None:
+            raise InputError("--bits and --adapter go with --format hf; leave them out")
+        print(export_adapter(arguments.checkpoint, arguments.out, dtype=arguments.dtype).uri)
+        return
     options = ExportOptions(
         checkpoint=arguments.checkpoint,
         out=arguments.out,
@@ -233,6 +247,7 @@ def _export(arguments: argparse.Namespace) -> None:
         dtype=arguments.dtype,
         tokenizer=not arguments.without_tokenizer,
         heldout_tokens=heldout_tokens,
+        adapter=arguments.adapter,
     )
     print(export(options).uri)
 

@@ -100,7 +100,7 @@ def _prepare(store: LocalStore, run: Run, leg: Leg, found: Opened | None) -> Tra
     mixtures = [open_mixture(store.where(run.path), run, m) for m in run.mixtures if m.id in read]
     settings = run.recipe.engine
     decoder = build(run.shape, seed=run.seed, recompute=settings.activation_checkpointing)
-    adapt(decoder, leg.trainable, run.shape)
+    adapt(decoder, leg.trainable, run.shape, seed=run.seed)
     engine = Engine(decoder, run.recipe.optimizer, settings)
     packs = open_packs(store.where(run.path), run.packs)
     source = mixture_sources(

@@ -1,7 +1,7 @@
 """Parameters → groups with their own learning rate and decay → AdamW.
 
-Four groups, so that muP's rates (model/mup.py) and the rule "no decay on norms and biases" hold at every stage of ZeRO.
-Frozen parameters are in none, and a group of frozen ones is none.
+Groups, so that muP's rates (model/mup.py) and the rule "no decay on norms and biases" hold at every stage of ZeRO.
+Frozen parameters are in none, and what has no trained one is none.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ GROUPS: dict[str, tuple[Role, ...]] = {
     "feedforward_output": (Role.FEEDFORWARD_OUTPUT,),
     "embedding": (Role.EMBEDDING,),
     "norms_and_biases": (Role.GAIN, Role.BIAS),
+    "lora_a": (Role.LORA_A,),
+    "lora_a_of_feedforward_output": (Role.LORA_A_OF_FEEDFORWARD_OUTPUT,),
+    "lora_b": (Role.LORA_B,),
 }
 
 

@@ -5,6 +5,7 @@
     {new_rows: ID}          of these only the rows from token ID on; `new_rows` alone: from the first that was added to
                             the tokenizer of the mixture
     {pattern: GLOB}         parameters by name, such as `layers.*.attention.*`; one pattern or several
+    {lora: {rank: 8, …}}    low-rank matrices beside those of the layers (recipe_lora.py)
 
 Consecutive phases that train the same are one *leg*: they share an optimiser. Where it changes the optimiser begins
 anew, so such a phase says `optimizer: reset`. No torch here, so that recipes are checked at once.
@@ -25,6 +26,7 @@ from manifest.errors import RecipeError
 from manifest.record import Model
 from trainer.model.parameters import TABLES, Sizes, parameter_sizes
 from trainer.model.shape import Shape
+from trainer.recipe_lora import Lora, lora_sizes, require_lora
 
 NAMES = ("all", "embeddings", "new_rows")
 ROWS = ".new_rows"
@@ -39,13 +41,14 @@ class Trainable(Model):
     named: Literal["all", "embeddings", "new_rows"] | None = None
     new_rows: int | None = Field(default=None, ge=1)
     pattern: tuple[str, ...] | None = Field(default=None, min_length=1)
+    lora: Lora | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _name_alone(cls, value: object) -> object:
         if isinstance(value, str):
             if value not in NAMES:
-                raise ValueError(f"expected {', '.join(NAMES)}, {{new_rows: ID}} or {{pattern: GLOB}}")
+                raise ValueError(f"expected {', '.join(NAMES)}, {{new_rows: ID}}, {{pattern: GLOB}} or {{lora: …}}")
             return {"named": value}
         return value
 
@@ -59,7 +62,7 @@ class Trainable(Model):
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"expected one of {', '.join(NAMES)}, new_rows: ID, pattern: GLOB; found {given or 'none'}"
+                f"expected one of {', '.join(NAMES)}, new_rows: ID, pattern: GLOB, lora: …; found {given or 'none'}"
             )
         return self
 
@@ -69,6 +72,8 @@ class Trainable(Model):
             return self.named
         if self.new_rows is not None:
             return {"new_rows": self.new_rows}
+        if self.lora is not None:
+            return {"lora": self.lora.model_dump()}
         assert self.pattern is not None
         return {"pattern": self.pattern[0] if len(self.pattern) == 1 else list(self.pattern)}
 
@@ -81,6 +86,8 @@ class Trainable(Model):
     def __str__(self) -> str:
         if self.named is not None:
             return self.named
+        if self.lora is not None:
+            return str(self.lora)
         return f"new_rows from {self.new_rows} on" if self.pattern is None else f"pattern {', '.join(self.pattern)}"
 
 
@@ -114,6 +121,8 @@ def leg_at(all_legs: Sequence[Leg], step: int) -> Leg:
 
 def trained(trainable: Trainable, shape: Shape) -> dict[str, tuple[int, ...]]:
     """The parameters that are trained, with their shapes. Rows of a table are a parameter of their own."""
+    if trainable.lora is not None:
+        return dict(lora_sizes(trainable.lora, shape))
     sizes = parameter_sizes(shape)
     first = trainable.first_row
     if first is not None:
@@ -144,6 +153,8 @@ def require_trainable(trainables: Mapping[str, Trainable], shape: Shape, where: 
                 f"{place}: found new_rows from {trainable.first_row} on, and the vocabulary has {shape.vocab_size} "
                 "tokens; give the first of those that were added, or `embeddings` for the whole matrices"
             )
+        if trainable.lora is not None:
+            require_lora(trainable.lora, shape, f"{place}.lora")
         for pattern in trainable.pattern or ():
             if not any(fnmatchcase(name, pattern) for name in sizes):
                 raise RecipeError(f"{place}: no parameter matches {pattern!r}{_near(pattern, sizes)}")

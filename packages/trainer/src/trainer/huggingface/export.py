@@ -28,6 +28,7 @@ from trainer.huggingface.card import card
 from trainer.huggingface.convert import DTYPES, Conversion, conversion
 from trainer.huggingface.directory import draft
 from trainer.huggingface.names import sizes
+from trainer.huggingface.peft import adapter_digest, with_adapter
 from trainer.huggingface.perplexity import heldout_tokens, perplexity, round_to_int4
 from trainer.huggingface.settings import CONFIG
 from trainer.huggingface.source import Source, heldout_of, mixture_of, open_source, tokenizer_of
@@ -45,7 +46,7 @@ HELDOUT_TOKENS = 65_536
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is asked for. heldout_tokens: 0 leaves the perplexity out."""
+    """What is asked for. heldout_tokens: 0 leaves the perplexity out. adapter: PEFT's, to be merged into the weights."""
 
     checkpoint: str
     out: Path
@@ -53,6 +54,7 @@ class ExportOptions:
     dtype: str = "float32"
     tokenizer: bool = True
     heldout_tokens: int = HELDOUT_TOKENS
+    adapter: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ def _inputs(options: ExportOptions) -> _Inputs:
         length=source.length,
         end_of_text=None if mixture is None else _end_of_text(mixture),
     )
+    if options.adapter is not None:
+        source = with_adapter(source, made, options.adapter)
     return _Inputs(source, made, mixture, tokenizer)
 
 
@@ -114,7 +118,8 @@ def _end_of_text(mixture: Opened) -> int:
 
 
 def _config(options: ExportOptions) -> dict[str, Any]:
-    return {"bits": options.bits, "dtype": options.dtype, "tokenizer": options.tokenizer}
+    plain = {"bits": options.bits, "dtype": options.dtype, "tokenizer": options.tokenizer}
+    return plain if options.adapter is None else plain | {"adapter": adapter_digest(options.adapter)}
 
 
 def _references(inputs: _Inputs, *, base: str) -> dict[str, Reference]:

@@ -12,6 +12,9 @@ m = width / base_width, m_f = filter / base_filter, L layers, σ = init_std (BTL
     logits               –                  –                –        × logits / m
     attention scores     –                  –                –        / head_dim
 
+LoRA (model/adapters.py): A, which reads what its matrix reads, has that matrix's rate; B, which reads `rank` numbers at
+any width, has η. Hayou et al., 2024 ("LoRA+", arXiv 2402.12354) find that B's rate must not fall with the width as A's.
+
 Without muP: m = m_f = 1, forward multipliers 1, scores / √head_dim. Normals are truncated at ± 2 std.
 """
 
@@ -34,6 +37,9 @@ class Role(Enum):
     HIDDEN = "hidden"
     ATTENTION_OUTPUT = "attention output"
     FEEDFORWARD_OUTPUT = "feed-forward output"
+    LORA_A = "lora a"
+    LORA_A_OF_FEEDFORWARD_OUTPUT = "lora a of the feed-forward output"
+    LORA_B = "lora b"
     GAIN = "gain"
     BIAS = "bias"
 
@@ -42,6 +48,10 @@ def role_of(name: str) -> Role:
     """The role of a decoder's parameter, by its name."""
     if name.endswith(".bias"):
         return Role.BIAS
+    if name.endswith(".lora_b"):
+        return Role.LORA_B
+    if name.endswith(".lora_a"):
+        return Role.LORA_A_OF_FEEDFORWARD_OUTPUT if name.endswith("feedforward.down.lora_a") else Role.LORA_A
     if name.endswith("norm.weight"):
         return Role.GAIN
     if name.rsplit(".", 1)[0] in ("embedding", "unembedding", "position_embedding"):
@@ -81,9 +91,9 @@ def init_std(shape: Shape, role: Role) -> float:
 
 def learning_rate_multiplier(shape: Shape, role: Role) -> float:
     """What the schedule's rate is multiplied by."""
-    if role is Role.FEEDFORWARD_OUTPUT:
+    if role in (Role.FEEDFORWARD_OUTPUT, Role.LORA_A_OF_FEEDFORWARD_OUTPUT):
         return 1 / filter_multiplier(shape)
-    if role in (Role.HIDDEN, Role.ATTENTION_OUTPUT):
+    if role in (Role.HIDDEN, Role.ATTENTION_OUTPUT, Role.LORA_A):
         return 1 / width_multiplier(shape)
     return 1.0
 
