@@ -27,6 +27,7 @@ from trainer.model.decoder import Decoder, build
 from trainer.model.shape import Shape
 from trainer.optimizer import adamw, parameter_groups
 from trainer.recipe import EngineRecipe
+from trainer.recipe_lora import Lora
 from trainer.run import Run, enter
 from trainer.sizes import resolve
 from trainer.trainable import Trainable, trained
@@ -39,6 +40,7 @@ PARTS = [
     Trainable(named="embeddings"),
     Trainable(new_rows=50),
     Trainable(pattern=("layers.1.*", "*norm.bias")),
+    Trainable(lora=Lora(rank=3, alpha=6)),
 ]
 UNTIED = SHAPE.model_copy(update={"architecture": SHAPE.architecture.model_copy(update={"tied": False})})
 
@@ -50,11 +52,14 @@ def adapted(part: Trainable, shape: Shape = SHAPE) -> Decoder:
 
 
 def trained_by_torch(part: Trainable, shape: Shape) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """The plain decoder, whole gradients, and AdamW over those alone that are trained: rows as tensors of their own."""
-    decoder = build(shape, seed=0)
+    """The plain decoder, whole gradients, and AdamW over those alone that are trained: rows, and LoRA's A and B, as
+    tensors of their own, whose gradients follow from those of the whole matrices.
+    """
+    decoder, base = build(shape, seed=0), dict(build(shape, seed=0).named_parameters())
     held = dict(decoder.named_parameters())
-    stand_ins = {name: torch.nn.Parameter(_part_of(held, name, part).clone()) for name in trained(part, shape)}
     twin = adapted(part, shape)
+    begun = dict(twin.named_parameters())
+    stand_ins = {name: torch.nn.Parameter(begun[name].detach().clone()) for name in trained(part, shape)}
     groups = parameter_groups(twin, shape, OPTIMIZER)
     by_id = {id(parameter): name for name, parameter in twin.named_parameters()}
     for group in groups:
@@ -64,13 +69,24 @@ def trained_by_torch(part: Trainable, shape: Shape) -> tuple[dict[str, Tensor], 
     for batch, rate in zip(batches(), RATES, strict=True):
         with torch.no_grad():
             for name, value in stand_ins.items():
-                _part_of(held, name, part).copy_(value)
+                if name.endswith(".lora_a"):
+                    module = name.removesuffix(".lora_a")
+                    product = stand_ins[f"{module}.lora_b"] @ value
+                    held[f"{module}.weight"].copy_(base[f"{module}.weight"] + part.lora.scale * product)
+                elif not name.endswith(".lora_b"):
+                    _part_of(held, name, part).copy_(value)
         tokens = torch.from_numpy(batch.tokens)
         loss_N = window_losses(decoder(tokens[:, :-1]), tokens[:, 1:], torch.from_numpy(batch.weights))
         gradients = torch.autograd.grad(loss_N.sum() / ((ROWS - 1) * (SEQ_LEN - 1)), list(held.values()))
         whole = dict(zip(held, gradients, strict=True))
         for name, value in stand_ins.items():
-            value.grad = _part_of(whole, name, part).clone()
+            module, _, end = name.rpartition(".")
+            if end == "lora_a":
+                value.grad = part.lora.scale * stand_ins[f"{module}.lora_b"].detach().T @ whole[f"{module}.weight"]
+            elif end == "lora_b":
+                value.grad = part.lora.scale * whole[f"{module}.weight"] @ stand_ins[f"{module}.lora_a"].detach().T
+            else:
+                value.grad = _part_of(whole, name, part).clone()
         torch.nn.utils.clip_grad_norm_(list(stand_ins.values()), OPTIMIZER.clip)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["lr_multiplier"]
@@ -122,13 +138,20 @@ def test_an_optimizer_holds_nothing_for_what_is_frozen(stage: int, part: Trainab
 
 SCHEDULE = {"shape": "constant", "peak": 0.01}
 PHASE = {"seq_len": 16, "tokens_per_step": 128, "schedule": SCHEDULE, "optimizer": "reset"}
-DRAWS = {"rows": {"a": 4}, "tables": {"a": 4}, "some": {"a": 4}, "rest": {"a": 4}}
-CHOICES = {"rows": {"new_rows": 60}, "tables": "embeddings", "some": {"pattern": "layers.0.*"}, "rest": "all"}
+DRAWS = {"rows": {"a": 4}, "tables": {"a": 4}, "some": {"a": 4}, "low": {"a": 4}, "rest": {"a": 4}}
+LORA = {"lora": {"rank": 3, "alpha": 6, "targets": ["query", "layers.0.feedforward.*"], "dropout": 0.2}}
+CHOICES = {
+    "rows": {"new_rows": 60},
+    "tables": "embeddings",
+    "some": {"pattern": "layers.0.*"},
+    "low": LORA,
+    "rest": "all",
+}
 
 
 @pytest.fixture
 def prepare(tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe) -> Any:
-    """A run of four phases of two steps; each trains something else."""
+    """A run of five phases of two steps; each trains something else."""
     mixture = make_mixture(DRAWS)
 
     def make(store_name: str = "out", zero: int = 1) -> tuple[LocalStore, Run]:
@@ -164,14 +187,16 @@ def model_at(store: LocalStore, run: Run, step: int) -> dict[str, Tensor]:
 def test_each_phase_changes_what_it_trains_and_nothing_else(prepare: Any) -> None:
     store, run = prepare()
     loop.train(store, run, never)
-    models = [model_at(store, run, step) for step in (0, 2, 4, 6, 8)]
+    models = [model_at(store, run, step) for step in (0, 2, 4, 6, 8, 10)]
     changed = [
         {name for name in before if not torch.equal(before[name], after[name])}
         for before, after in itertools.pairwise(models)
     ]
     assert changed[:2] == [{"embedding.weight"}, {"embedding.weight"}]
     assert changed[2] == {name for name in models[0] if name.startswith("layers.0.")}
-    assert changed[3] == set(models[0])
+    adapted = {f"layers.0.feedforward.{name}.weight" for name in ("gate", "up", "down")}
+    assert changed[3] == {*adapted, "layers.0.attention.query.weight", "layers.1.attention.query.weight"}
+    assert changed[4] == set(models[0])
     assert torch.equal(models[0]["embedding.weight"][:60], models[1]["embedding.weight"][:60])
     assert not torch.equal(models[1]["embedding.weight"][:60], models[2]["embedding.weight"][:60])
 
@@ -185,13 +210,13 @@ def test_a_checkpoint_has_the_digest_of_each_frozen_parameter_and_moments_of_the
     assert set(record.state["frozen"]) == set(model_at(store, run, 6)) - trained_ones
 
 
-@pytest.mark.parametrize("stopped_after", [1, 2, 4, 5])
+@pytest.mark.parametrize("stopped_after", [1, 2, 5, 7, 8])
 def test_a_run_that_is_stopped_in_a_phase_or_between_two_goes_on_to_the_bit(prepare: Any, stopped_after: int) -> None:
     through, stopped = prepare("through"), prepare("stopped")
     loop.train(*through, never)
     loop.train(*stopped, stop_after(stopped_after))
     loop.train(*stopped, never)
-    one, other = record_at(*through, 8), record_at(*stopped, 8)
+    one, other = record_at(*through, 10), record_at(*stopped, 10)
     assert (one.weights, one.moments, one.state) == (other.weights, other.moments, other.state)
 
 

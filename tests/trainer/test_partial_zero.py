@@ -27,11 +27,12 @@ CHOICES = {
     "rows": {"new_rows": 60},
     "tables": "embeddings",
     "some": {"pattern": "layers.0.feedforward.*"},
+    "low": {"lora": {"rank": 3, "alpha": 6}},
     "rest": "all",
 }
 DRAWS = {name: {"a": 4} for name in CHOICES}
-STOPS = (1, 4)
-"""Within the first phase, and between two."""
+STOPS = (4, 7)
+"""Between two phases, and within LoRA's."""
 STAGES = (1, 3)
 
 
@@ -56,7 +57,7 @@ def work(rank: int, port: int, root: Path, names: list[str]) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe) -> LocalStore:
-    """Runs of eight steps on two workers: one whole and some stopped at each stage."""
+    """Runs of ten steps on two workers: one whole and some stopped at each stage."""
     mixture = make_mixture(DRAWS)
     store = LocalStore(tmp_path / "out")
     names = []
@@ -96,7 +97,7 @@ def frozen(store: LocalStore, run: Run, step: int) -> Any:
 def test_it_goes_on_with_other_workers_at_another_stage(store: LocalStore, process_group: None) -> None:
     whole = read_run(store.root / "runs" / "zero1-through")
     expected = losses(store, whole)
-    assert len(expected) == 8
+    assert len(expected) == 10
     for zero in STAGES:
         through = read_run(store.root / "runs" / f"zero{zero}-through")
         assert losses(store, through) == pytest.approx(expected, rel=1e-5)

@@ -46,7 +46,7 @@ HELDOUT_TOKENS = 65_536
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is asked for. heldout_tokens: 0 leaves the perplexity out. adapter: PEFT's, to be merged into the weights."""
+    """What is asked for. heldout_tokens: 0 leaves the perplexity out. adapter: PEFT's, to be merged in."""
 
     checkpoint: str
     out: Path

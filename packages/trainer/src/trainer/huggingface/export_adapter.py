@@ -78,7 +78,8 @@ def export_adapter(checkpoint: str, out: Path, *, dtype: str = "float32") -> Ope
         out.parent.mkdir(parents=True, exist_ok=True)
         LocalStore(out.parent).publish(out.name, directory, made.model_copy(update={"producer": producer}))
     say(
-        f"LoRA alone: {weight_bytes / 1e6:,.1f} MB; the whole model is {4 * source.shape.parameters / 1e6:,.1f} MB in fp32"
+        f"LoRA alone: {weight_bytes / 1e6:,.1f} MB, where the whole model has "
+        f"{4 * source.shape.parameters / 1e6:,.1f} MB in fp32"
     )
     return open_artifact(out)
 

@@ -150,6 +150,7 @@ def with_adapter(source: Source, made: Conversion, directory: Path) -> Source:
 
     Raises InputError: there is none, it belongs to another base, or it is of a kind that this does not read.
     """
+    _require_files(directory)
     config = _read_config(directory)
     lora = Lora(rank=config["r"], alpha=config["lora_alpha"])
     if source.stored.adapters is not None:
@@ -211,9 +212,13 @@ def _inwards(directory: Path, source: Source, made: Conversion, lora: Lora) -> I
         yield (ours + A, tensor) if end == "A" else (ours + B, tensor / _factor(made, entry))
 
 
-def adapter_digest(directory: Path) -> str:
-    """What an adapter is: the digest of its two files. Raises InputError if one is missing."""
+def _require_files(directory: Path) -> None:
     lacking = [name for name in (CONFIG, WEIGHTS) if not (directory / name).is_file()]
     if lacking:
         raise InputError(f"--adapter {directory} has no {lacking[0]}; give a directory that PEFT or Winnow has written")
+
+
+def adapter_digest(directory: Path) -> str:
+    """What an adapter is: the digest of its two files. Raises InputError if one is missing."""
+    _require_files(directory)
     return digest_of({name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in (CONFIG, WEIGHTS)})
