@@ -132,4 +132,6 @@ def begin_from_model(engine: Engine, run: Run, at: str, trainable: Trainable) ->
         return grow.with_rows(tensor, ids, fresh, run.shape.padded_vocab)
 
     for name in engine.parameters():
-        engine.scatter(name, from_plain(name, plain, trainable))
+        value = from_plain(name, plain, trainable)
+        if value is not None:
+            engine.scatter(name, value)
