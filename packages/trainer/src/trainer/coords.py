@@ -29,6 +29,7 @@ from trainer.model.decoder import Decoder, build
 from trainer.model.shape import Shape
 from trainer.optimizer import adamw, parameter_groups
 from trainer.progress import track
+from trainer.proxy import at_width, mup_architecture, peak_of
 from trainer.recipe import TrainRecipe
 
 LEAST_WIDTHS = 4
@@ -100,42 +101,17 @@ class CheckOptions:
     rate: float | None = None
 
 
-def at_width(recipe: TrainRecipe, width: int, *, layers: int, heads: int, vocab_size: int, mup: bool = True) -> Shape:
-    """The decoder of a recipe at a width: as many heads, each as much wider, and a filter in the base's proportion.
-
-    mup: False leaves muP out: the standard parametrisation. Raises RecipeError if the recipe has none, or the width
-    does not divide into heads.
-    """
-    kind = recipe.architecture
-    constants = None if kind is None else kind.mup
-    if kind is None or constants is None:
-        raise RecipeError(
-            f"{recipe.name}: architecture.mup is missing, so there is nothing to check; say its constants"
-        )
-    if width % (2 * heads):
-        raise RecipeError(f"width {width}: {heads} heads need a multiple of {2 * heads}")
-    return Shape(
-        layers=layers,
-        width=width,
-        heads=heads,
-        kv_heads=heads,
-        head_dim=width // heads,
-        filter=round(width * constants.base_filter / constants.base_width),
-        vocab_size=vocab_size,
-        architecture=kind if mup else kind.model_copy(update={"mup": None}),
-    )
-
-
 def check(recipe: TrainRecipe, options: CheckOptions) -> CoordinateCheck:
     """Checks a recipe. Raises RecipeError."""
     if len(set(options.widths)) < LEAST_WIDTHS:
         raise RecipeError(f"--widths: found {len(set(options.widths))} widths; a slope needs at least {LEAST_WIDTHS}")
     rate = options.rate or peak_of(recipe) / 10
     widths = tuple(sorted(set(options.widths)))
+    architecture = mup_architecture(recipe)
     sizes: dict[str, dict[int, list[list[list[float]]]]] = {}
     jobs = [(kind, width, seed) for kind in (STANDARD, MUP) for width in widths for seed in range(options.seeds)]
     for kind, width, seed in track(jobs, label="decoders", total=len(jobs), unit="decoders"):
-        shape = at_width(recipe, width, layers=LAYERS, heads=HEADS, vocab_size=VOCABULARY, mup=kind == MUP)
+        shape = at_width(architecture, width, layers=LAYERS, heads=HEADS, vocab_size=VOCABULARY, mup=kind == MUP)
         found = activations(recipe, shape, steps=options.steps, rate=rate, seed=seed)
         sizes.setdefault(kind, {}).setdefault(width, []).append(found)
     kinds = {kind: _slopes(by_width) for kind, by_width in sizes.items()}
@@ -149,14 +125,6 @@ def check(recipe: TrainRecipe, options: CheckOptions) -> CoordinateCheck:
         passed=kinds[MUP].passed and not kinds[STANDARD].passed,
         parametrisations=kinds,
     )
-
-
-def peak_of(recipe: TrainRecipe) -> float:
-    """The peak of the first schedule of a recipe."""
-    schedule = next(iter(recipe.phases.values())).schedule
-    if schedule.peak is not None:
-        return schedule.peak
-    return max(knot.value for knot in schedule.knots or ())
 
 
 def activations(recipe: TrainRecipe, shape: Shape, *, steps: int, rate: float, seed: int) -> list[list[float]]:

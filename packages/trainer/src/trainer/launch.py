@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -288,6 +288,11 @@ def _ray(workers: Workers) -> Iterator[ModuleType]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def cluster(workers: Workers) -> AbstractContextManager[ModuleType]:
+    """Ray, for other work than a run's: connected to a cluster, or started here. Raises InputError as `launch` does."""
+    return _ray(workers)
 
 
 def _join(ray: ModuleType, address: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -32,15 +32,22 @@ def say(line: str) -> None:
     note(line)
 
 
-def track(items: Iterable[T], *, label: str, total: int, unit: str) -> Iterator[T]:
-    """Passes `items` on, showing how many of `total` are done, and what time is left."""
+def track(
+    items: Iterable[T], *, label: str, total: int, unit: str, share: Callable[[T], float] | None = None
+) -> Iterator[T]:
+    """Passes `items` on, showing how many of `total` are done, and what time is left.
+
+    share: what part of the work an item is, where they are not alike.
+    """
     began = said = time.monotonic()
+    part = 0.0
     with Bar(*Bar.get_default_columns(), console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=total)
         for done, item in enumerate(items, 1):
             yield item
             now = time.monotonic()
-            left_s = (now - began) / done * (total - done)
+            part = done / total if share is None else part + share(item)
+            left_s = (now - began) * max(1 / part - 1, 0.0)
             bar.advance(task)
             report(Progress(stage=label, done=done, total=total, unit=unit, left_s=left_s))
             if not console.is_terminal and now - said >= PLAIN_EVERY_S:
