@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # it takes a second to import
     from matplotlib.figure import Figure
 
     from trainer.coords import CoordinateCheck
+    from trainer.search import Search
+    from trainer.sweep import Sweep
 
 INK = "#222222"
 COLOURS = ("#b03a06", "#2f6aa8", "#4c8c3f", "#7d4f9e", "#b8860b", "#3a8f8f", "#8c564b", "#555555")
@@ -79,6 +81,53 @@ def coords_png(found: CoordinateCheck) -> bytes:
         axes.minorticks_off()
     handles, labels = grid[0][-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+    return png(figure)
+
+
+def sweep_png(found: Sweep) -> bytes:
+    """Final loss over the learning rate, a line per width; a panel per parametrisation. Crosses are the best rates."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.4 + 4.2 * len(found.parametrisations), 3.8), layout="constrained")
+    row = figure.subplots(1, len(found.parametrisations), sharey=True, squeeze=False).ravel()
+    for axes, (kind, transfer) in zip(row, found.parametrisations.items(), strict=True):
+        for index, curve in enumerate(transfer.curves):
+            finite = [(rate, loss) for rate, loss in curve.losses if loss is not None]
+            colour = COLOURS[index % len(COLOURS)]
+            rates, losses = [rate for rate, _ in finite], [loss for _, loss in finite]
+            axes.plot(rates, losses, marker="o", markersize=3, color=colour, label=f"width {curve.width}")
+            if curve.best is not None:
+                axes.plot([curve.best], [min(losses)], "x", color=colour, markersize=9)
+        drift = (
+            "best rate at an edge" if transfer.drift is None else f"best rate drifts by {transfer.drift:.1f} octaves"
+        )
+        axes.set_title(f"{kind}: {drift}", fontsize=9, color=INK, loc="left")
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("learning rate", fontsize=9, color=INK)
+        axes.set_xticks(found.rates, [f"{rate:.2g}" for rate in found.rates], fontsize=7)
+        axes.minorticks_off()
+        plain(axes)
+    row[0].set_ylabel("final loss, nats", fontsize=9, color=INK)
+    row[0].legend(fontsize=8, frameon=False)
+    return png(figure)
+
+
+def search_png(found: Search) -> bytes:
+    """Loss of every draw over each constant; the recipe's own is a square, the best a cross."""
+    from matplotlib.figure import Figure
+
+    drawn = [draw for draw in found.draws if draw.loss is not None]
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    row = figure.subplots(1, len(found.best), sharey=True, squeeze=False).ravel()
+    for axes, name in zip(row, found.best, strict=True):
+        axes.scatter([draw.constants[name] for draw in drawn], [draw.loss for draw in drawn], s=14, color=COLOURS[1])
+        best = next(draw for draw in drawn if draw.constants == found.best)
+        for draw, mark in ((found.draws[0], "s"), (best, "x")):
+            axes.plot([draw.constants[name]], [draw.loss], mark, color=COLOURS[0], markersize=8, fillstyle="none")
+        axes.set_xscale("log")
+        axes.set_xlabel(name, fontsize=9, color=INK)
+        plain(axes)
+    row[0].set_ylabel(f"final loss at width {found.proxy}, nats", fontsize=9, color=INK)
     return png(figure)
 
 

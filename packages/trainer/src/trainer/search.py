@@ -27,7 +27,7 @@ RANGES = {"rate": 4.0, "init_std": 2.0, "embedding": 4.0, "logits": 4.0}
 """How many times smaller or larger than the recipe's a draw may be."""
 
 SLACK = 0.005
-"""Relative. The wide model may lose so much with what was found, and the search still passes: seeds differ by as much."""
+"""Relative. The wide model may lose so much with what was found, and the search still passes: seeds differ more."""
 
 
 class Draw(Model):
@@ -38,7 +38,7 @@ class Draw(Model):
 
 
 class Search(Model):
-    """What a search found. own, found: final losses of the wide model with the recipe's constants, and with the best."""
+    """What a search found. own, found: the wide model's final losses with the recipe's constants, and with the best."""
 
     recipe: str
     mixture: str
@@ -144,6 +144,6 @@ def verdict(found: Search) -> str | None:
     if found.passed:
         return None
     return (
-        f"{found.recipe}: what was best at width {found.proxy} is worse than the recipe at width {found.target}; give more "
-        "--tokens, or a wider proxy"
+        f"{found.recipe}: what was best at width {found.proxy} is worse than the recipe at width {found.target}; give "
+        "more --tokens, or a wider proxy"
     )

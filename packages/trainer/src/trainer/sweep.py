@@ -32,11 +32,13 @@ Losses = Mapping[float, float | None]
 
 
 class WidthCurve(Model):
-    """A width: (rate, final loss) in order of rate; best: between them, None if it is at the edge of the grid or beyond."""
+    """A width: (rate, final loss) in order of rate. best_on_grid: None if none could be learned with; best: between
+    them, None if it is at the edge of the grid or beyond.
+    """
 
     width: int
     losses: tuple[tuple[float, float | None], ...]
-    best_on_grid: float
+    best_on_grid: float | None
     best: float | None
 
 
@@ -123,17 +125,18 @@ def mean_final(trials: Sequence[Trial], results: Mapping[str, TrialResult]) -> f
 
 
 def judge(by_width: Mapping[int, Losses]) -> RateTransfer:
-    """Final losses per width and rate → how far the best rate drifts. Raises RecipeError if a width learned at no rate."""
+    """Final losses per width and rate → how far the best rate drifts."""
     curves = tuple(_curve(width, losses) for width, losses in by_width.items())
     best = [math.log2(curve.best) for curve in curves if curve.best is not None]
     drift = max(best) - min(best) if len(best) == len(curves) else None
     narrowest, widest = min(curves, key=lambda curve: curve.width), max(curves, key=lambda curve: curve.width)
-    taken, least = dict(widest.losses)[narrowest.best_on_grid], dict(widest.losses)[widest.best_on_grid]
-    assert least is not None
+    taken, least = (
+        None if curve.best_on_grid is None else dict(widest.losses)[curve.best_on_grid] for curve in (narrowest, widest)
+    )
     return RateTransfer(
         curves=curves,
         drift=drift,
-        cost=None if taken is None else taken - least,
+        cost=None if taken is None or least is None else taken - least,
         passed=drift is not None and drift <= DRIFT,
     )
 
@@ -141,16 +144,12 @@ def judge(by_width: Mapping[int, Losses]) -> RateTransfer:
 def _curve(width: int, losses: Losses) -> WidthCurve:
     rates = sorted(losses)
     finite = {rate: loss for rate, loss in losses.items() if loss is not None}
-    if not finite:
-        raise RecipeError(
-            f"width {width}: no rate from {rates[0]:g} to {rates[-1]:g} could be learned with; lower the peak"
-        )
-    lowest = min(finite, key=lambda rate: (finite[rate], rate))
+    lowest = min(finite, key=lambda rate: (finite[rate], rate), default=None)
     return WidthCurve(
         width=width,
         losses=tuple((rate, losses[rate]) for rate in rates),
         best_on_grid=lowest,
-        best=_bottom(rates, losses, rates.index(lowest)),
+        best=None if lowest is None else _bottom(rates, losses, rates.index(lowest)),
     )
 
 
@@ -187,10 +186,10 @@ def verdict(found: Sweep) -> str | None:
     at_edge = [str(curve.width) for curve in own.curves if curve.best is None]
     if at_edge:
         return (
-            f"{found.recipe}: the best rate of width {', '.join(at_edge)} is at the edge of the grid; give more --rates, or "
-            "more --tokens"
+            f"{found.recipe}: the best rate of width {', '.join(at_edge)} is at the edge of the grid; give more --rates, "
+            "or more --tokens"
         )
     return (
-        f"{found.recipe}: with muP the best rate drifts by {own.drift:.2f} octaves over the widths, more than {DRIFT}. Of a "
-        "few steps it is uncertain by as much: give more --tokens or --seeds before doubting the parametrisation"
+        f"{found.recipe}: with muP the best rate drifts by {own.drift:.2f} octaves over the widths, more than {DRIFT}. Of "
+        "a few steps it is uncertain by as much: give more --tokens or --seeds before doubting the parametrisation"
     )
