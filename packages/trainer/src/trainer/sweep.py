@@ -186,10 +186,10 @@ def verdict(found: Sweep) -> str | None:
     at_edge = [str(curve.width) for curve in own.curves if curve.best is None]
     if at_edge:
         return (
-            f"{found.recipe}: the best rate of width {', '.join(at_edge)} is at the edge of the grid; give more --rates, "
-            "or more --tokens"
+            f"{found.recipe}: the best rate of width {', '.join(at_edge)} is at the edge of the grid; give more "
+            "--rates, or more --tokens"
         )
     return (
-        f"{found.recipe}: with muP the best rate drifts by {own.drift:.2f} octaves over the widths, more than {DRIFT}. Of "
-        "a few steps it is uncertain by as much: give more --tokens or --seeds before doubting the parametrisation"
+        f"{found.recipe}: with muP the best rate drifts by {own.drift:.2f} octaves over the widths, more than {DRIFT}. "
+        "Of a few steps it is uncertain by as much: give more --tokens or --seeds before doubting the parametrisation"
     )
