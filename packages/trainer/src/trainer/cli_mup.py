@@ -61,9 +61,9 @@ def _sweep_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "sweep",
         help="whether the best learning rate of a narrow model is that of a wide one",
         description="Trains small proxies of a recipe over a mixture at several widths and learning rates, and prints "
-        "the path of the directory with sweep.json and sweep.png. With --search N: N random draws of the rate and "
-        "muP's constants at the narrowest width, the best of which goes to the widest (search.json, search.png). The same "
-        "command again goes on with the trials that are left. Exit code 0: it passed; 1: it did not.",
+        "the path of the directory with sweep.json and sweep.png. With --search N: N random draws of the rate and of "
+        "muP's constants at the narrowest width, the best of which goes to the widest; search.json and search.png. "
+        "The same command again goes on with the trials that are left. Exit code 0: it passed; 1: it did not.",
         epilog="example: trainer sweep recipes/btlm/train.yaml --mixture store/mixtures/… --out out/sweep --standard",
     )
     sweep.add_argument("recipe", type=Path, help="a train recipe (YAML) with architecture.mup")
