@@ -68,6 +68,9 @@ def _results(trials: Sequence[Trial], workers: Workers) -> Iterator[TrialResult]
         yield from _on_ray(trials, workers)
         return
     count = min(workers.count or len(os.sched_getaffinity(0)), len(trials))
+    if count == 1:
+        yield from (_understood(answer(trial.model_dump_json())) for trial in trials)
+        return
     with _processes(count) as processes:
         yield from _through(processes, trials)
 
