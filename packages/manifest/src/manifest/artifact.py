@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from manifest.corpus import TokenStream
 from manifest.errors import CorruptArtifact, InputError, NotAnArtifact, WrongArtifact
 from manifest.identity import short
-from manifest.indexed import Shard, open_shard
 from manifest.mixture import Mixture, Stream
-from manifest.record import MANIFEST, Manifest
+from manifest.record import MANIFEST, FileEntry, Manifest
+from manifest.shards import ShardsOpenedLater, open_shards
 from manifest.store import Store, open_store
 
 
@@ -49,7 +51,7 @@ def open_artifact(uri: str | Path, kind: str | None = None) -> Opened:
     """
     store, name, manifest = _find(uri, kind)
     opened = Opened(store.where(name), manifest, store.local(name))
-    _check_sizes(opened)
+    _check_sizes(opened.uri, opened.directory, manifest.files())
     return opened
 
 
@@ -65,15 +67,19 @@ def _find(uri: str | Path, kind: str | None) -> tuple[Store, str, Manifest]:
         store, name = locate(store.uri)
     manifest = store.manifest(name)
     if manifest is None:
-        raise NotAnArtifact(
-            f"{store.where(name)} has no {MANIFEST}, so it is not a published artifact; give the path that "
-            "the command printed, or run that command again if it was stopped"
-        )
+        raise _not_published(store.where(name))
     if kind is not None and manifest.kind != kind:
         raise WrongArtifact(
             f"{store.where(name)} is a {manifest.kind} ({manifest.name}); expected a {kind}; give its path"
         )
     return store, name, manifest
+
+
+def _not_published(where: str) -> NotAnArtifact:
+    return NotAnArtifact(
+        f"{where} has no {MANIFEST}, so it is not a published artifact; give the path that the command printed, or "
+        "run that command again if it was stopped"
+    )
 
 
 def resolve(base: str, uri: str) -> str:
@@ -113,7 +119,7 @@ def verify(uri: str | Path) -> int:
     if isinstance(manifest, Mixture):
         for stream in manifest.streams.values():
             where = resolve(store.where(name), stream.uri)
-            _require_same(where, read_manifest(where)[1], stream)
+            _require_same(where, read_manifest(where)[1].id, stream)
             total += verify(where)
     return total
 
@@ -132,7 +138,16 @@ def open_streams(mixture: Opened) -> dict[str, TokenStream]:
 
 
 def _open_stream(uri: str, stream: Stream, block_tokens: int) -> TokenStream:
-    tokens = TokenStream(_shards(uri, stream), block_tokens)
+    store, name = locate(uri)
+    found = store.said_id(name)  # what it holds is listed by the mixture, whose id is compared with its content
+    if found is None:
+        raise _not_published(store.where(name))
+    _require_same(uri, found, stream)
+    directory = store.local(name)
+    _check_sizes(store.where(name), directory, (file for shard in stream.shards for file in shard.files()))
+    shards = open_shards(directory, stream.shards)
+    listed = [(shard.tokens, shard.documents) for shard in stream.shards]
+    tokens = TokenStream(shards, block_tokens, listed if isinstance(shards, ShardsOpenedLater) else None)
     if (tokens.tokens, tokens.blocks) != (stream.tokens, stream.blocks):
         raise CorruptArtifact(
             f"{uri} has {tokens.tokens} tokens in {tokens.blocks} blocks of {block_tokens}; the mixture says "
@@ -141,33 +156,33 @@ def _open_stream(uri: str, stream: Stream, block_tokens: int) -> TokenStream:
     return tokens
 
 
-def _shards(uri: str, stream: Stream) -> list[Shard]:
-    opened = open_artifact(uri)
-    _require_same(uri, opened.manifest, stream)
-    return [
-        open_shard((opened.directory / shard.bin.path).with_suffix(""), masked=shard.mask is not None)
-        for shard in stream.shards
-    ]
-
-
-def _require_same(uri: str, found: Manifest, stream: Stream) -> None:
-    if found.id != stream.id:
+def _require_same(uri: str, found: str, stream: Stream) -> None:
+    if found != stream.id:
         raise WrongArtifact(
-            f"{uri} has id {short(found.id)}, but the mixture was made with {short(stream.id)}; restore it, "
+            f"{uri} has id {short(found)}, but the mixture was made with {short(stream.id)}; restore it, "
             "or build the mixture again"
         )
 
 
-def _check_sizes(opened: Opened) -> None:
-    for entry in opened.manifest.files():
-        file = opened.directory / entry.path
-        found = file.stat().st_size if file.is_file() else None
+def _check_sizes(uri: str, directory: Path, files: Iterable[FileEntry]) -> None:
+    place = str(directory)
+    for entry in files:
+        file = f"{place}/{entry.path}"  # a stream may have 50,000 of them, and `Path` takes longer than the system
+        found = _size_of(file)
         if found != entry.bytes:
             state = "is missing" if found is None else f"has {found} bytes"
             raise CorruptArtifact(
-                f"{file} {state}; the manifest says {entry.bytes} bytes. Restore it, or delete {opened.uri} "
+                f"{file} {state}; the manifest says {entry.bytes} bytes. Restore it, or delete {uri} "
                 "and run the same build again"
             )
+
+
+def _size_of(file: str) -> int | None:
+    try:
+        found = os.stat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _check_digest(store: Store, path: str, expected: str, size_bytes: int) -> int:

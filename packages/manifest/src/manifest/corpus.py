@@ -9,7 +9,7 @@ stream of several shards is in the same order as one of one shard.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,9 +18,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from manifest.identity import hash64
 from manifest.indexed import Shard, Tokens, open_shard
 
 Owners = npt.NDArray[np.int32]
+
+Size = tuple[int, int]
+"""Tokens and documents of a shard."""
 
 PADDING = -1
 """The owner of a place that holds no token of a document."""
@@ -36,12 +40,17 @@ class Span:
 
 
 class TokenStream:
-    """The shards of one stream, opened as memory maps."""
+    """The shards of one stream, opened as memory maps.
 
-    def __init__(self, shards: Sequence[Shard], block_tokens: int) -> None:
-        self.shards = tuple(shards)
+    sizes: tokens and documents of each shard, where it is known without opening them.
+    """
+
+    def __init__(self, shards: Sequence[Shard], block_tokens: int, sizes: Sequence[Size] | None = None) -> None:
+        self.shards = shards
         self.block_tokens = block_tokens
-        self.starts = [0, *accumulate(int(shard.tokens.size) for shard in self.shards)]
+        sizes = sizes or [(int(shard.tokens.size), shard.documents) for shard in shards]
+        self.starts = [0, *accumulate(tokens for tokens, _ in sizes)]
+        self._filled = [index for index, (_, documents) in enumerate(sizes) if documents]
         assert self.tokens > 0, "a stream has tokens"
 
     @property
@@ -84,10 +93,13 @@ class TokenStream:
 
     def find(self, document_id: str) -> Span | None:
         """The span of a document; None if the stream does not have it."""
-        for shard, base in zip(self.shards, self.starts, strict=False):
-            index = shard.find(document_id)
+        key = hash64(document_id)
+        at = bisect_left(self._filled, key, key=lambda s: int(self.shards[s].hashes[-1]))
+        for s in self._filled[at : at + 1]:  # shards hold ranges of the hash
+            index = self.shards[s].find(document_id)
             if index is not None:
-                return Span(document_id, base + shard.start(index), base + shard.start(index + 1))
+                start = self.starts[s]
+                return Span(document_id, start + self.shards[s].start(index), start + self.shards[s].start(index + 1))
         return None
 
     def places(self, document_id: str) -> Iterator[Span]:

@@ -11,14 +11,14 @@ through plain tokens: what a transform such as fill-in-the-middle cuts off at re
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from manifest.checkpoint import Timeline
 from manifest.corpus import Span
 from manifest.errors import WrongArtifact
 from manifest.identity import short
-from manifest.order import Read, read, slots_reading
+from manifest.order import Read, read, reads_of_block
 from manifest.packed import AnyStream
 
 
@@ -69,7 +69,7 @@ def exposures(
     found: list[Exposure] = []
     for stream_id in _streams_read(timeline):
         stream = _stream(streams, stream_id)
-        found += _exposures_of(timeline, stream_id, stream, document_id)
+        found += exposures_of_places(timeline, stream_id, stream, stream.places(document_id))
     found.sort(key=lambda exposure: (exposure.segment, exposure.window))
     return (exposure for exposure in found if until_step is None or exposure.step < until_step)
 
@@ -79,9 +79,11 @@ def documents_of_step(timeline: Timeline, streams: Mapping[str, AnyStream], step
     windows = timeline.step(step)
     segment = timeline.order.segments[windows.segment]
     per_slot = timeline.windows_per_slot(windows.segment)
+    reading = None
     for window in range(windows.first, windows.stop):
         slot, within = divmod(window, per_slot)
-        reading = read(timeline.order, segment.first_slot + slot)
+        if reading is None or reading.slot != segment.first_slot + slot:
+            reading = read(timeline.order, segment.first_slot + slot)
         yield _window_read(timeline, _stream(streams, reading.stream), reading, window, within)
 
 
@@ -102,14 +104,17 @@ def _window_read(timeline: Timeline, stream: AnyStream, reading: Read, window: i
     )
 
 
-def _exposures_of(timeline: Timeline, stream_id: str, stream: AnyStream, document_id: str) -> Iterator[Exposure]:
+def exposures_of_places(
+    timeline: Timeline, stream_id: str, stream: AnyStream, places: Iterable[Span]
+) -> Iterator[Exposure]:
+    """Every window that reads these places of a stream, which lie apart, such as those of a document; in no order."""
     pieces: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-    for span in stream.places(document_id):
+    for span in places:
         for block, first, stop in stream.occurrences(span):
             pieces[block].append((first, stop))
     for block, parts in pieces.items():
-        for slot in slots_reading(timeline.order, stream_id, block):
-            yield from _exposures_in(timeline, read(timeline.order, slot), parts)
+        for reading in reads_of_block(timeline.order, stream_id, block):
+            yield from _exposures_in(timeline, reading, parts)
 
 
 def _exposures_in(timeline: Timeline, reading: Read, parts: Sequence[tuple[int, int]]) -> Iterator[Exposure]:

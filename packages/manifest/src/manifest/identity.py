@@ -29,8 +29,11 @@ def canonical_json(value: Any) -> bytes:
     return text.encode("utf-8")
 
 
+_ALWAYS_STABLE = frozenset({str, int, bool, type(None)})
+
+
 def _require_stable(value: Any, where: str) -> None:
-    if value is None or isinstance(value, str | bool | int):
+    if type(value) in _ALWAYS_STABLE or isinstance(value, str | bool | int):
         return
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -42,7 +45,8 @@ def _require_stable(value: Any, where: str) -> None:
                 raise TypeError(
                     f"{where} has the key {key!r} ({type(key).__name__}); canonical JSON has string keys only"
                 )
-            _require_stable(item, f"{where}.{key}")
+            if type(item) not in _ALWAYS_STABLE:
+                _require_stable(item, f"{where}.{key}")
         return
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
         for index, item in enumerate(value):
@@ -71,6 +75,8 @@ def identity(manifest: Mapping[str, Any], leave_out: frozenset[str] = NOT_IDENTI
 
 
 def _without(value: Any, keys: frozenset[str]) -> Any:
+    if type(value) in _ALWAYS_STABLE:
+        return value
     if isinstance(value, Mapping):
         return {key: _without(item, keys) for key, item in value.items() if key not in keys}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):

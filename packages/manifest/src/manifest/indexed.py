@@ -18,13 +18,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from manifest.errors import CorruptArtifact
 from manifest.identity import hash64
+from manifest.mapped import MappedFile
 
 IDX_MAGIC = b"MMIDIDX\x00\x00"
 IDS_MAGIC = b"WNWIDS\x00\x01"
@@ -185,27 +186,31 @@ class Shard:
 
 def open_shard(stem: Path, *, masked: bool = False) -> Shard:
     """Maps `.bin`, `.idx`, `.ids` and, if `masked`, `.mask`. Raises CorruptArtifact if they are not these."""
-    tokens, idx, ids = (_file(stem, suffix) for suffix in (".bin", ".idx", ".ids"))
+    idx, ids = (MappedFile(_file(stem, suffix), at_random=True) for suffix in (".idx", ".ids"))
     dtype, documents = _idx_header(idx)
-    if _head(ids, 16) != IDS_MAGIC + documents.to_bytes(8, "little"):
-        raise CorruptArtifact(f"{ids} does not list the {documents} documents of {idx}; build the stream again")
-    lengths = _map(idx, np.dtype("<i4"), 34, documents)
-    pointers = _map(idx, np.dtype("<i8"), 34 + 4 * documents, documents)
-    offsets = _map(ids, np.dtype("<u8"), 16 + 8 * documents, documents + 1)
+    if ids.head(16) != IDS_MAGIC + documents.to_bytes(8, "little"):
+        raise CorruptArtifact(
+            f"{ids.path} does not list the {documents} documents of {idx.path}; build the stream again"
+        )
+    lengths = idx.array(np.dtype("<i4"), 34, documents)
+    pointers = idx.array(np.dtype("<i8"), 34 + 4 * documents, documents)
+    offsets = ids.array(np.dtype("<u8"), 16 + 8 * documents, documents + 1)
     token_bytes = int(pointers[-1]) + int(lengths[-1]) * dtype.itemsize if documents else 0
-    _require_size(tokens, token_bytes)
-    _require_size(idx, 34 + 20 * documents + 8)
-    _require_size(ids, 16 + 8 * (2 * documents + 1) + int(offsets[-1]))
+    tokens = MappedFile(_file(stem, ".bin"))
+    tokens.require_size(token_bytes)
+    idx.require_size(34 + 20 * documents + 8)
+    ids.require_size(16 + 8 * (2 * documents + 1) + int(offsets[-1]))
     count = token_bytes // dtype.itemsize
-    if masked:
-        _require_size(_file(stem, ".mask"), count)
+    mask = MappedFile(_file(stem, ".mask")) if masked else None
+    if mask is not None:
+        mask.require_size(count)
     return Shard(
-        tokens=_map(tokens, dtype, 0, count),
+        tokens=tokens.array(dtype, 0, count),
         pointers=pointers,
-        hashes=_map(ids, np.dtype("<u8"), 16, documents),
+        hashes=ids.array(np.dtype("<u8"), 16, documents),
         id_offsets=offsets,
-        id_bytes=_map(ids, np.dtype("u1"), 16 + 8 * (2 * documents + 1), int(offsets[-1])),
-        mask=_map(_file(stem, ".mask"), np.dtype("u1"), 0, count) if masked else None,
+        id_bytes=ids.array(np.dtype("u1"), 16 + 8 * (2 * documents + 1), int(offsets[-1])),
+        mask=None if mask is None else mask.array(np.dtype("u1"), 0, count),
     )
 
 
@@ -213,29 +218,12 @@ def _file(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)  # not with_suffix: a stem may have dots of its own
 
 
-def _idx_header(idx: Path) -> tuple[np.dtype[np.generic], int]:
+def _idx_header(idx: MappedFile) -> tuple[np.dtype[np.generic], int]:
     """The dtype of the tokens and the number of documents."""
-    header = _head(idx, 34)
+    header = idx.head(34)
     version = IDX_MAGIC + (1).to_bytes(8, "little")
     if len(header) < 34 or not header.startswith(version) or header[17] not in DTYPE_CODES:
-        raise CorruptArtifact(f"{idx} is not a Megatron index of a dtype that Winnow writes; build the stream again")
+        raise CorruptArtifact(
+            f"{idx.path} is not a Megatron index of a dtype that Winnow writes; build the stream again"
+        )
     return DTYPE_CODES[header[17]], int.from_bytes(header[18:26], "little")
-
-
-def _head(path: Path, size: int) -> bytes:
-    with path.open("rb") as file:
-        return file.read(size)
-
-
-def _map(path: Path, dtype: np.dtype[Any], offset: int, count: int) -> npt.NDArray[Any]:
-    if offset + count * dtype.itemsize > path.stat().st_size:
-        raise CorruptArtifact(f"{path} ends before what its header speaks of; build the stream again")
-    if count == 0:
-        return np.zeros(0, dtype)
-    return np.asarray(np.memmap(path, dtype, "r", offset=offset, shape=(count,)))
-
-
-def _require_size(path: Path, expected: int) -> None:
-    found = path.stat().st_size
-    if found != expected:
-        raise CorruptArtifact(f"{path} has {found} bytes; expected {expected}. Build the stream again")

@@ -12,7 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 Counts = Sequence[int]
+Ints = npt.NDArray[np.int64]
 
 
 def rank(counts: Counts, view: int, k: int) -> int:
@@ -42,6 +46,31 @@ def event_at(counts: Counts, slot: int) -> tuple[int, int]:
         difference -= 1
         if difference == 0:
             return view, taken[view]
+
+
+def events(counts: Counts, first: int, stop: int) -> tuple[Ints, Ints]:
+    """The events at slots [first, stop), as arrays of views and of ks: `event_at` of each of them."""
+    if 2 * max(counts) ** 2 + 3 * max(counts) >= 1 << 63:  # `rank` in 64 bits
+        found = np.array([event_at(counts, slot) for slot in range(first, stop)], np.int64).reshape(-1, 2)
+        return found[:, 0], found[:, 1]
+    low, high = np.array(prefix(counts, first), np.int64), np.array(prefix(counts, stop), np.int64)
+    views_E = np.repeat(np.arange(len(counts)), high - low)
+    ks_E = np.arange(stop - first) - np.repeat(np.cumsum(high - low) - high, high - low)
+    at_E = _ranks(np.array(counts, np.int64), views_E, ks_E) - first
+    views_N, ks_N = np.empty_like(views_E), np.empty_like(ks_E)
+    views_N[at_E], ks_N[at_E] = views_E, ks_E
+    return views_N, ks_N
+
+
+def _ranks(counts_S: Ints, views_E: Ints, ks_E: Ints) -> Ints:
+    """`rank` of each event (view, k)."""
+    own_E = counts_S[views_E]
+    total_E = np.zeros_like(ks_E)
+    for other, n in enumerate(counts_S):
+        twice_E = (2 * ks_E + 1) * n - own_E
+        rounded_E = np.where(other < views_E, twice_E + 2 * own_E, twice_E + 2 * own_E - 1)  # ⌊·⌋ + 1, or ⌈·⌉
+        total_E += np.clip(rounded_E // (2 * own_E), 0, n)
+    return total_E
 
 
 def prefix(counts: Counts, slots: int) -> list[int]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from pydantic import Field
 
@@ -69,7 +70,7 @@ class Segment(Model):
     draws: tuple[Draw, ...]
     cut_after: int | None = None
 
-    @property
+    @cached_property  # of what a cut does not change
     def counts(self) -> tuple[int, ...]:
         """Blocks that each draw plans. The interleaving is over the plan, also of a segment that is cut."""
         return tuple(draw.blocks for draw in self.draws)
@@ -130,21 +131,27 @@ def read(record: OrderRecord, slot: int) -> Read:
 
 
 def slots_reading(record: OrderRecord, stream: str, block: int) -> Iterator[int]:
-    """Every slot that reads a block of a stream, ascending within each view of each segment.
+    """Every slot that reads a block of a stream, ascending within each view of each segment."""
+    return (found.slot for found in reads_of_block(record, stream, block))
+
+
+def reads_of_block(record: OrderRecord, stream: str, block: int) -> Iterator[Read]:
+    """Every reading of a block of a stream, by slots that ascend within each view of each segment.
 
     Per view and epoch that it touches: one inverse permutation and one rank, so no list as long as the data.
     """
-    for segment in record.segments:
+    for index, segment in enumerate(record.segments):
         for view, draw in enumerate(segment.draws):
             if draw.stream != stream:
                 continue
-            for k in _draws_of(record.seed, draw, block):
+            for k, epoch in _draws_of(record.seed, draw, block):
                 slot = rank(segment.counts, view, k)
                 if slot < segment.slots:
-                    yield segment.first_slot + slot
+                    yield Read(segment.first_slot + slot, index, draw.view, stream, block, epoch, k)
 
 
-def _draws_of(seed: int, draw: Draw, block: int) -> Iterator[int]:
+def _draws_of(seed: int, draw: Draw, block: int) -> Iterator[tuple[int, int]]:
+    """Each k that draws a block, and its epoch."""
     epochs = {
         epoch
         for first, count in draw.ranges
@@ -155,7 +162,7 @@ def _draws_of(seed: int, draw: Draw, block: int) -> Iterator[int]:
         pi = permutation(draw.stream_blocks, seed=seed, stream=draw.stream, epoch=epoch)
         k = draw.draw_at(epoch * draw.stream_blocks + pi.inverse(block))
         if k is not None:
-            yield k
+            yield k, epoch
 
 
 def append(

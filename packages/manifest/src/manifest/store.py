@@ -21,7 +21,7 @@ from pathlib import Path
 
 from manifest.errors import CorruptArtifact, InputError
 from manifest.identity import short
-from manifest.record import MANIFEST, Manifest, parse
+from manifest.record import MANIFEST, Manifest, parse, said_id
 
 DRAFTS = ".drafts"
 
@@ -38,6 +38,14 @@ class Store(ABC):
     @abstractmethod
     def manifest(self, path: str) -> Manifest | None:
         """The manifest of the artifact at `path`; None if there is none. Raises ArtifactError."""
+
+    def said_id(self, path: str) -> str | None:
+        """The id that the manifest at `path` says, which need not be compared with its content; None if there is none.
+
+        Raises ArtifactError as `manifest` does, where it has to read all of it.
+        """
+        manifest = self.manifest(path)
+        return None if manifest is None else manifest.id
 
     @abstractmethod
     def list(self, path: str) -> list[str]:
@@ -118,6 +126,13 @@ class LocalStore(Store):
     def manifest(self, path: str) -> Manifest | None:
         file = self.root / path / MANIFEST
         return parse(file.read_bytes(), str(file)) if file.is_file() else None
+
+    def said_id(self, path: str) -> str | None:
+        file = self.root / path / MANIFEST
+        if not file.is_file():
+            return None
+        with file.open("rb") as opened:
+            return said_id(opened.read(4096)) or super().said_id(path)
 
     def list(self, path: str) -> list[str]:
         directory = self.root / path

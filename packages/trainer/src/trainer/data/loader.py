@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -26,9 +27,10 @@ from manifest.errors import CorruptArtifact
 from manifest.mixture import Mixture
 from manifest.pack import tokens_id
 from manifest.packed import AnyStream, with_packs
+from manifest.reads import Pages
 from trainer.data.fim import COUNTS
-from trainer.data.views import Reader, Reading, open_reader, reading
-from trainer.data.windows import windows
+from trainer.data.views import Reader, Reading, Row, open_reader, reading
+from trainer.data.windows import stretches
 from trainer.recipe import PhaseRecipe
 
 PADDING = -1
@@ -83,18 +85,44 @@ class StepSource:
         how = self.readings[whole.segment]
         seq_len = self.timeline.paces[whole.segment].seq_len
         rows = -(-(whole.stop - whole.first) // self.world)
-        tokens_NT = np.zeros((rows, seq_len), np.int64)
-        weights_NT = np.zeros((rows, seq_len - 1), np.float32)
-        documents_NT = np.zeros((rows, seq_len), np.int32) if how.documents else None
-        view_N = np.full(rows, PADDING, np.int64)
-        fim_NC = np.zeros((rows, len(COUNTS)), np.int64)
-        for n, window in enumerate(windows(self.timeline, whole.segment, own)):
-            row = self.reader.row(window, how)
-            tokens_NT[n], weights_NT[n], fim_NC[n] = row.tokens, row.weights, row.counts
-            view_N[n] = self.views.index(window.view)
-            if documents_NT is not None:
-                documents_NT[n] = row.documents
-        return StepBatch(step, whole.segment, tokens_NT, weights_NT, view_N, fim_NC, documents_NT)
+        batch = _blank(step, whole.segment, rows, seq_len, documents=how.documents)
+        tokens, views, at = batch.tokens.reshape(-1), batch.views, 0
+        for stretch in stretches(self.timeline, self._pages, whole.segment, own):
+            stop = at + stretch.rows
+            views[at:stop] = self._view_numbers[stretch.view]
+            if not (how.plain and self.reader.plain(stretch, tokens[at * seq_len : stop * seq_len])):
+                for n, window in enumerate(stretch.windows(), at):
+                    _set_row(batch, n, self.reader.row(window, how))
+            at = stop
+        batch.tokens[at:] = batch.weights[at:] = 0
+        return batch
+
+    @cached_property
+    def _pages(self) -> Pages:
+        return Pages(self.timeline.order)
+
+    @cached_property
+    def _view_numbers(self) -> dict[str, int]:
+        return {view: number for number, view in enumerate(self.views)}
+
+
+def _blank(step: int, segment: int, rows: int, seq_len: int, *, documents: bool) -> StepBatch:
+    """A batch whose tokens are still to be written; all of them would be learned."""
+    return StepBatch(
+        step,
+        segment,
+        tokens=np.empty((rows, seq_len), np.int64),
+        weights=np.ones((rows, seq_len - 1), np.float32),
+        views=np.full(rows, PADDING, np.int64),
+        fim=np.zeros((rows, len(COUNTS)), np.int64),
+        documents=np.zeros((rows, seq_len), np.int32) if documents else None,
+    )
+
+
+def _set_row(batch: StepBatch, n: int, row: Row) -> None:
+    batch.tokens[n], batch.weights[n], batch.fim[n] = row.tokens, row.weights, row.counts
+    if batch.documents is not None:
+        batch.documents[n] = row.documents
 
 
 def step_source(

@@ -21,7 +21,7 @@ from manifest.errors import CorruptArtifact
 from manifest.mixture import Mixture
 from manifest.packed import AnyStream
 from trainer.data.fim import COUNTS, Fim
-from trainer.data.windows import Window
+from trainer.data.windows import Stretch, Window
 from trainer.recipe import PhaseRecipe
 from trainer.tokenizer import open_tokenizer
 
@@ -37,6 +37,11 @@ class Reading:
 
     answers: bool = False
     documents: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether all tokens are learned, one after the other."""
+        return not (self.answers or self.documents)
 
 
 def reading(phase: PhaseRecipe) -> Reading:
@@ -70,6 +75,20 @@ class Reader:
     seed: int
     vocab_size: int
     end_of_text: int
+
+    def plain(self, stretch: Stretch, tokens_T: npt.NDArray[np.int64]) -> bool:
+        """Writes the tokens of a stretch of windows, if its view shows them as they lie, and returns whether it does.
+
+        Raises as `row` does, which reads the windows of every view.
+        """
+        if stretch.view in self.fim:
+            return False
+        found = self.streams[stretch.stream].read(stretch.start, tokens_T.size)
+        if found.max() >= self.vocab_size:
+            for window in stretch.windows():
+                self.row(window, Reading())
+        tokens_T[:] = found
+        return True
 
     def row(self, window: Window, how: Reading) -> Row:
         """A window as its view shows it. Raises CorruptArtifact for a token that the tokenizer does not have."""
