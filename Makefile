@@ -58,11 +58,15 @@ bench-dedup: $(READY)  ## Winnow beside its peers: cost and quality of near-dupl
 bench-train: $(READY)  ## the trainer beside a bare loop of torch and the Hugging Face Trainer, same model and data
 	@$(BIN)/python -m bench.train $(BENCH_FLAGS)
 
+.PHONY: bench-mixture
+bench-mixture: $(READY)  ## tokenising, loading, opening, tracing and packing of mixtures, against peers and goals
+	@$(BIN)/python -m bench.mixture --repeats $(BENCH_REPEATS) $(BENCH_FLAGS)
+
 .PHONY: check
 check: $(READY)  ## style, types, layers
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
-	@$(BIN)/mypy $(MEMBERS:%=%/src) recipes/demo/run.py bench/dedup/*.py bench/train/*.py
+	@$(BIN)/mypy $(MEMBERS:%=%/src) recipes/demo/run.py bench/machine.py bench/dedup/*.py bench/mixture/*.py bench/train/*.py
 	@$(BIN)/lint-imports
 
 .PHONY: fix

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import sys
 import time
@@ -24,6 +22,7 @@ from bench.dedup.peers import PEERS
 from bench.dedup.picture import draw
 from bench.dedup.runs import ROOT, System, run, run_directory
 from bench.dedup.scaling import scaling
+from bench.machine import machine
 from manifest.errors import InputError, run_command
 from manifest.fields import nearest, parse_count
 
@@ -44,7 +43,7 @@ def main() -> None:
     began = time.monotonic()
     figures = {
         "made": time.strftime("%Y-%m-%d"),
-        "machine": _machine(),
+        "machine": machine(),
         "systems": _compare(systems, home, made, documents, arguments.repeats, fresh=arguments.fresh),
         "scaling": scaling(home, made, documents, arguments.repeats) if arguments.scaling else None,
     }
@@ -112,18 +111,6 @@ def _chosen(names: str) -> list[System]:
         if not found:
             raise InputError(f"--systems: no system {name!r}{nearest(name, [s.name.split(',')[0] for s in known])}")
     return [system for system in known if any(system in found for found in by_word.values())]
-
-
-def _machine() -> dict[str, Any]:
-    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
-    return {
-        "processor": model.partition(":")[2].strip() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(memory_kib / 2**20),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-    }
 
 
 def _arguments() -> argparse.Namespace:
