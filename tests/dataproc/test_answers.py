@@ -335,6 +335,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"views": {"v": {"of": "qa", "fim": 0.5}}}, "fim rearranges texts"),
     ({"templates": {"med42": {"prompt": "{prompt}"}}}, "template 'med42' is there already"),
     ({"templates": {"own": {"prompt": "Q: "}}}, "prompt is 'Q: '; expected {prompt} once"),
+    ({"templates": {"own": {"prompt": "{prompt}", "answer": "{end}"}}}, "answer is '{end}'; expected {answer} once"),
 ]
 
 

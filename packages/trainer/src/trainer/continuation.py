@@ -21,6 +21,7 @@ from manifest.identity import short
 from manifest.mixture import Mixture, Stream
 from manifest.order import OrderRecord, Segment, append, replace_from
 from manifest.store import LocalStore
+from trainer.data.answers import require_whole_answers
 from trainer.data.checks import remarks, require_readable
 from trainer.packs import Packs, draws_of, make_packs, references
 from trainer.progress import say
@@ -61,6 +62,7 @@ def continued(store: LocalStore, run: Run, uri: str, where: str) -> Run:
     _require_fits(run, mixture, former)
     require_same_phases(mixture, run.recipe, where)
     require_readable(opened, run.recipe, where)
+    require_whole_answers(opened, run.recipe, where)
     packs = make_packs(store, opened, run.recipe, say)
     packed = {reference.id for reference in run.packs}
     timeline = changed(run.timeline, step, mixture, run.recipe.phases, former, packs=packs, packed=packed)

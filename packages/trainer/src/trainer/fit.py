@@ -24,6 +24,7 @@ from manifest.progress import span
 from manifest.store import LocalStore
 from trainer import schedule
 from trainer.continuation import continued, require_run
+from trainer.data.answers import answer_remarks, require_whole_answers
 from trainer.data.checks import remarks, require_readable
 from trainer.launch import Workers, launch
 from trainer.model.shape import Shape
@@ -32,6 +33,7 @@ from trainer.progress import Watch, say
 from trainer.recipe import TrainRecipe
 from trainer.run import (
     METRICS,
+    RUN,
     Run,
     checkpoints,
     held,
@@ -168,6 +170,8 @@ def plan_run(options: FitOptions, store: LocalStore) -> Run:
     asked, resolved = ask(options), options.recipe
     manifest = asked.mixture.manifest
     assert isinstance(manifest, Mixture)
+    if not (store.root / asked.path / RUN).is_file():  # a run of before this was asked goes on
+        require_whole_answers(asked.mixture, resolved.recipe, resolved.where)
     packs = make_packs(store, asked.mixture, resolved.recipe, say)
     timeline = make_timeline(
         manifest, resolved.recipe, where=resolved.where, seed=asked.seed, tokens=options.tokens, packs=packs
@@ -212,6 +216,7 @@ def _remarks(options: FitOptions, run: Run, store: LocalStore) -> Iterator[str]:
     _, mixture = read_manifest(options.mixture, kind="mixture")
     assert isinstance(mixture, Mixture)
     yield from remarks(mixture, run.recipe)
+    yield from answer_remarks(open_artifact(options.mixture, kind="mixture"), run.recipe)
     yield from pack_remarks(mixture, run.recipe, by_key(open_packs(store.where(run.path), run.packs)))
     for warning in schedule.warnings(run.recipe, run.timeline):
         yield f"warning: {warning}"

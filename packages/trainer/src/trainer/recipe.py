@@ -88,9 +88,10 @@ class SaveRecipe(Model):
 class PhaseRecipe(Model):
     """How one phase is learned.
 
-    loss_on: `answer` is what the streams' masks mark, where they have one. packing: `concat` is documents end to end,
-    each seeing those before it; in `documents` attention stays within each of them, and its first token is no target;
-    `best_fit` is `documents` that no window cuts unless they are longer than it: what is left of windows is padding.
+    loss_on: `answer` is what the streams' masks mark, where they have one; long_answers: what of one that is longer
+    than a window, which can only be learned in pieces. packing: `concat` is documents end to end, each seeing those
+    before it; in `documents` attention stays within each of them, and its first token is no target; `best_fit` is
+    `documents` that no window cuts unless they are longer than it: what is left of windows is padding.
     trainable: see trainable.py. reference_steps: steps of the original run, for `trainer plan` without a mixture.
     weight_decay: a number or a schedule, in place of the optimizer's.
     """
@@ -100,6 +101,7 @@ class PhaseRecipe(Model):
     schedule: ScheduleRecipe
     trainable: Trainable = ALL
     loss_on: Annotated[Literal["all", "answer"], _only("all", "answer")] = "all"
+    long_answers: Literal["refuse", "cut"] = "refuse"
     packing: Annotated[Literal["concat", "documents", "best_fit"], _only("concat", "documents", "best_fit")] = "concat"
     optimizer: Literal["keep", "reset"] = "keep"
     reference_steps: Count | None = None
@@ -195,7 +197,7 @@ class TrainRecipe(Model):
         models lie: what is in these is part of the run's identity.
         """
         carried_out = {"zero", "offload", "activation_checkpointing", "micro_batch_tokens"}
-        planned = {"__all__": {"reference_steps"}}
+        planned = {"__all__": {"reference_steps", "long_answers"}}
         fields = self.model_dump(mode="json", exclude={"engine": carried_out, "save": True, "phases": planned})
         grown = None if self.vocabulary is None else self.vocabulary.identified()
         return fields | {"start_from": None, "vocabulary": grown}
