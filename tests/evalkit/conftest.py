@@ -30,7 +30,7 @@ ARCHITECTURE = {"position": "alibi", "feedforward": "swiglu", "norm": "layernorm
 SCHEDULE = {"shape": "constant", "peak": 0.01}
 
 
-def tiny_shape(vocab_size: int) -> Shape:
+def tiny_shape(vocab_size: int, **architecture: object) -> Shape:
     return Shape(
         layers=1,
         width=16,
@@ -39,7 +39,7 @@ def tiny_shape(vocab_size: int) -> Shape:
         head_dim=8,
         filter=24,
         vocab_size=vocab_size,
-        architecture=Architecture.model_validate(ARCHITECTURE),
+        architecture=Architecture.model_validate({**ARCHITECTURE, **architecture}),
     )
 
 
@@ -68,8 +68,10 @@ def make_mixture(root: Path, *, documents: int = 40, holdout: float = 0.3) -> Op
     return mixture
 
 
-def make_checkpoint(mixture: Opened, step: int, *, seed: int = 0, vocab_size: int = 320) -> Path:
-    """A checkpoint of a freshly initialised decoder, in the mixture's store: runs/tiny/checkpoints/<step>."""
+def make_checkpoint(
+    mixture: Opened, step: int, *, seed: int = 0, vocab_size: int = 320, run: str = "tiny", **architecture: object
+) -> Path:
+    """A checkpoint of a freshly initialised decoder, in the mixture's store: runs/<run>/checkpoints/<step>."""
     record = mixture.manifest
     assert isinstance(record, Mixture)
     phase = {"seq_len": SEQ_LEN, "tokens_per_step": 8 * SEQ_LEN, "schedule": SCHEDULE}
@@ -83,8 +85,8 @@ def make_checkpoint(mixture: Opened, step: int, *, seed: int = 0, vocab_size: in
     )
     timeline = make_timeline(record, recipe, where="recipe", seed=0, tokens=None)
     store = open_store(Path(mixture.uri).parent.parent)
-    path = f"runs/tiny/checkpoints/{step:08d}"
-    decoder = build(tiny_shape(vocab_size), seed=seed)
+    path = f"runs/{run}/checkpoints/{step:08d}"
+    decoder = build(tiny_shape(vocab_size, **architecture), seed=seed)
     with store.draft(path) as draft:
         weights = {name: parameter.detach() for name, parameter in decoder.named_parameters()}
         file = draft / "weights-00000.safetensors"
@@ -97,8 +99,8 @@ def make_checkpoint(mixture: Opened, step: int, *, seed: int = 0, vocab_size: in
             path,
             draft,
             Checkpoint(
-                name=f"tiny/{step:08d}",
-                run="tiny",
+                name=f"{run}/{step:08d}",
+                run=run,
                 step=step,
                 tokens=tokens_before(timeline, step),
                 full=False,

@@ -58,6 +58,13 @@ def newest_checkpoint(run: str | Path) -> str:
     return store.where(f"{name}/checkpoints/{max(steps, key=int)}")
 
 
+def open_newest(uri: str | Path) -> Subject:
+    """The checkpoint at `uri`, or the newest of the run there. Raises as `open_subject` and `newest_checkpoint` do."""
+    store, name = locate(uri)
+    is_run = bool(store.list(f"{name}/checkpoints"))
+    return open_subject(newest_checkpoint(uri) if is_run else uri)
+
+
 def open_subject(uri: str | Path) -> Subject:
     """A checkpoint and all that scoring it needs.
 

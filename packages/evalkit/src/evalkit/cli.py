@@ -8,7 +8,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from manifest.errors import RecipeError, run_command
+from evalkit import cli_positions
+from manifest.errors import run_command
 
 BATCH_TOKENS = "2k"  # logits that a processor's cache can hold: faster than larger batches on CPUs
 
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         help="tokens in the model at once (default %(default)s)",
     )
     score.set_defaults(command=_score)
+    cli_positions.add_parser(commands)
     return parser
 
 
@@ -61,7 +63,7 @@ def _score(arguments: argparse.Namespace) -> None:
     from manifest.store import open_store
 
     recipe = load_recipe(Path(arguments.recipe))
-    batch_tokens = _batch_tokens(arguments.batch_tokens)
+    batch_tokens = cli_positions.count("--batch-tokens", arguments.batch_tokens)
     compare_to = arguments.compare_to or recipe.compare_to
     compared = open_report(compare_to) if compare_to else None
     subject = open_subject(arguments.checkpoint or newest_checkpoint(arguments.run))
@@ -69,19 +71,6 @@ def _score(arguments: argparse.Namespace) -> None:
     report = score(recipe, subject, open_store(arguments.out), compared=compared, batch_tokens=batch_tokens)
     progress.console.print(table(report))
     print(report.uri)
-
-
-def _batch_tokens(text: str) -> int:
-    from manifest.fields import parse_count
-
-    try:
-        count = parse_count(text)
-    except ValueError as error:
-        raise RecipeError(f"--batch-tokens: {error}") from None
-    assert isinstance(count, int)
-    if count < 1:
-        raise RecipeError(f"--batch-tokens {text}: expected at least 1")
-    return count
 
 
 if __name__ == "__main__":

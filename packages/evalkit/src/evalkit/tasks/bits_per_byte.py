@@ -55,7 +55,7 @@ def rows(subject: Subject, chosen: Mapping[str, int], *, batch_tokens: int) -> p
     Raises ArtifactError if the checkpoint cannot be loaded or knows too few tokens.
     """
     model, _ = load_model(subject.checkpoint.uri)
-    _require_vocabulary(model, subject)
+    require_vocabulary(model, subject)
     documents = heldout.documents(subject.heldout, chosen)
     sizes = heldout.pieces(chosen, batch_tokens * PIECE_BYTES_PER_TOKEN)
     found = _scored(subject, model, (list(islice(documents, size)) for size in sizes), batch_tokens)
@@ -63,7 +63,8 @@ def rows(subject: Subject, chosen: Mapping[str, int], *, batch_tokens: int) -> p
     return pa.Table.from_pylist([row for piece in tracked for row in piece], schema=ROWS)
 
 
-def _require_vocabulary(model: Decoder, subject: Subject) -> None:
+def require_vocabulary(model: Decoder, subject: Subject) -> None:
+    """Raises WrongArtifact if a model knows fewer tokens than the tokenizer of its mixture has."""
     has, needed = model.shape.vocab_size, subject.mixture_record.tokenizer.vocab_size
     if has < needed:
         raise WrongArtifact(
