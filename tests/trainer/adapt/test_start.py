@@ -22,11 +22,14 @@ from trainer.adapt.base import open_base
 from trainer.adapt.start import begin_from_model
 from trainer.checkpoint import load_model
 from trainer.engine import Engine
+from trainer.fit import FitOptions, ask
 from trainer.huggingface.read import read_hf
+from trainer.launch import Workers
 from trainer.loop import train
 from trainer.model.decoder import build
 from trainer.recipe import EngineRecipe, OptimizerRecipe
 from trainer.run import Run
+from trainer.sizes import resolve
 from trainer.trainable import ALL
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -221,13 +224,14 @@ def test_an_architecture_or_size_that_is_not_the_models_is_refused(
     assert prepare(llama, mixtures.same, size="same")[1].size == "same"
 
 
-def test_a_recipe_needs_a_model_or_an_architecture(tmp_path: Path, make_recipe: Callable[..., Path]) -> None:
-    from trainer.sizes import resolve
-
+def test_a_recipe_needs_a_model_or_an_architecture(
+    mixtures: Mixtures, tmp_path: Path, make_recipe: Callable[..., Path]
+) -> None:
     with pytest.raises(RecipeError, match="architecture and size missing; give them, or a model that has them"):
         resolve(make_recipe(architecture=None, size=None), None)
+    recipe = resolve(make_recipe(vocabulary={"new_rows": "random"}), None)
     with pytest.raises(RecipeError, match="vocabulary says how embeddings grow, and there is no model"):
-        resolve(make_recipe(vocabulary={"new_rows": "random"}), None)
+        ask(FitOptions(recipe, mixtures.grown.uri, str(tmp_path), Workers(None, 1)))
 
 
 def test_what_is_no_model_says_so(llama: Path, mixtures: Mixtures, prepare: Prepare, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from manifest.artifact import Opened, open_artifact, read_manifest
+from manifest.errors import RecipeError
 from manifest.mixture import Mixture
 from manifest.progress import span
 from manifest.store import LocalStore
@@ -156,6 +157,11 @@ def ask(options: FitOptions) -> Asked:
 
 def _ask_start(options: FitOptions, mixture: Opened) -> Start | None:
     if options.recipe.base is None:
+        if options.recipe.recipe.vocabulary is not None:
+            raise RecipeError(
+                f"{options.recipe.where}: vocabulary says how embeddings grow, and there is no model; give start_from "
+                "or --base, or remove it"
+            )
         return None
     from trainer.adapt.start import ask_start
 

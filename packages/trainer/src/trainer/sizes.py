@@ -173,11 +173,6 @@ def _resolved(
         raise RecipeError(
             f"{where}: {' and '.join(lacking)} missing; give them, or a model that has them (start_from, or --base)"
         )
-    if recipe.vocabulary is not None:
-        raise RecipeError(
-            f"{where}: vocabulary says how embeddings grow, and there is no model; give start_from or --base, "
-            "or remove it"
-        )
     return _at_size(recipe, name, find(name), where)
 
 
