@@ -133,6 +133,11 @@ class Asked:
 def ask(options: FitOptions) -> Asked:
     """Holds recipe, mixture and flags against each other; makes nothing. Raises RecipeError, ArtifactError."""
     resolved = options.recipe
+    if resolved.recipe.vocabulary is not None and resolved.base is None:
+        raise RecipeError(
+            f"{resolved.where}: vocabulary says how embeddings grow, and there is no model; give start_from or --base, "
+            "or remove it"
+        )
     mixture = open_artifact(options.mixture, kind="mixture")
     manifest = mixture.manifest
     assert isinstance(manifest, Mixture)
@@ -157,11 +162,6 @@ def ask(options: FitOptions) -> Asked:
 
 def _ask_start(options: FitOptions, mixture: Opened) -> Start | None:
     if options.recipe.base is None:
-        if options.recipe.recipe.vocabulary is not None:
-            raise RecipeError(
-                f"{options.recipe.where}: vocabulary says how embeddings grow, and there is no model; give start_from "
-                "or --base, or remove it"
-            )
         return None
     from trainer.adapt.start import ask_start
 

@@ -27,7 +27,7 @@ from manifest.store import LocalStore
 from trainer.adapt import cooccurrence
 from trainer.adapt.base import Base
 from trainer.adapt.settings import VocabularyRecipe
-from trainer.adapt.tokens import Growth, NewRow, read_vocabulary
+from trainer.adapt.tokens import Growth, read_vocabulary
 from trainer.model import grow
 from trainer.model.mup import Role, init_std
 from trainer.model.shape import Shape
@@ -296,7 +296,3 @@ def summary_line(opened: Opened) -> str:
     )
     replaced = f", {record.summary['replaced']:,} in place of others" if record.summary["replaced"] else ""
     return f"{record.summary['rows']:,} new rows{replaced} ({starts}){fit}"
-
-
-def new_rows_of(row: Sequence[NewRow]) -> list[int]:
-    return [one.id for one in row]
