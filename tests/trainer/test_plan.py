@@ -101,6 +101,28 @@ def test_offloaded_moments_leave_weights_and_gradients() -> None:
     assert state_bytes(1000, 3, 4, offload="optimizer") == 2000
 
 
+def test_what_is_frozen_has_weights_alone() -> None:
+    assert state_bytes(1000, 0, 1, trained=10) == 4 * 1000 + 12 * 10
+    assert state_bytes(1000, 1, 1, trained=10) == 4 * 1000 + 16 * 10
+    assert state_bytes(1000, 3, 10, trained=10) == 4 * 100 + 12
+
+
+def test_a_phase_that_trains_a_part_is_planned_with_it(make_recipe: Callable[..., Path]) -> None:
+    schedule = {"shape": "constant", "peak": 0.1}
+    phase = {"seq_len": 16, "tokens_per_step": 64, "schedule": schedule, "optimizer": "reset"}
+    parts = {
+        "tables": phase | {"trainable": "embeddings"},
+        "lora": phase | {"trainable": {"lora": {"rank": 2, "alpha": 4, "targets": ["query"]}}},
+    }
+    plan = make_plan(resolve(make_recipe(phases=parts), None), mixture=None, tokens=None)
+    tables, lora = plan.phases
+    assert tables.trained_parameters == plan.embedding_parameters == 128 * 16
+    assert 0 < lora.trained_parameters < plan.non_embedding_parameters
+    most = max(tables.trained_parameters, lora.trained_parameters)
+    assert plan.memory_bytes["zero 0"]["1"] == 4 * (plan.parameters + lora.trained_parameters) + 12 * most
+    assert any(f"trains {lora.trained_parameters:,} parameters" in line for line in lines(plan))
+
+
 def saved_values(shape: Shape, tokens: int) -> int:
     """What torch keeps of a forward pass for its backward pass, besides the parameters: each storage once."""
     decoder = build(shape, seed=0)

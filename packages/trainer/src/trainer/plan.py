@@ -10,7 +10,16 @@ from manifest.mixture import Mixture
 from manifest.record import Model
 from trainer.model.shape import Shape
 from trainer.packs import Packs, find_packs, pack_remarks
-from trainer.plan_memory import WORKERS, Room, gigabytes, memory_bytes, room, room_lines
+from trainer.plan_memory import (
+    WORKERS,
+    Room,
+    gigabytes,
+    held_and_trained,
+    memory_bytes,
+    room,
+    room_lines,
+    trained_parameters,
+)
 from trainer.plan_schedule import PhaseSchedules, plan_schedules, schedule_lines
 from trainer.recipe import TrainRecipe
 from trainer.sizes import Published, Resolved, shape_of
@@ -24,6 +33,7 @@ class PhasePlan(Model):
     seq_len: int
     tokens_per_step: int
     flops_per_token: float
+    trained_parameters: int
     steps: int | None
     tokens: int | None
     flops: float | None
@@ -72,12 +82,8 @@ def make_plan(
         if manifest is None
         else _pace(manifest, resolved.recipe, where=resolved.where, tokens=tokens, packs=packs)
     )
-    steps = _steps(pace)
-    schedules = {} if steps is None else plan_schedules(resolved.recipe, steps)
-    phases = tuple(
-        _phase(name, resolved.recipe, shape, *pace[name]).model_copy(update={"schedules": schedules.get(name)})
-        for name in resolved.recipe.phases
-    )
+    phases = _phases(resolved.recipe, shape, pace)
+    held, trained = held_and_trained(shape, resolved.recipe.phases)
     return Plan(
         recipe=resolved.recipe.name,
         size=resolved.name,
@@ -91,7 +97,7 @@ def make_plan(
         steps=_total(phase.steps for phase in phases),
         tokens=_total(phase.tokens for phase in phases),
         flops=None if any(phase.flops is None for phase in phases) else sum(phase.flops or 0 for phase in phases),
-        memory_bytes=memory_bytes(shape.parameters, engine.precision, engine.offload),
+        memory_bytes=memory_bytes(held, engine.precision, engine.offload, trained=trained),
         notes=resolved.notes,
         packing=() if manifest is None else tuple(pack_remarks(manifest, resolved.recipe, packs)),
         published=resolved.size.published,
@@ -119,6 +125,15 @@ def _stated_pace(recipe: TrainRecipe) -> Pace:
         name: (phase.reference_steps, phase.reference_steps and phase.reference_steps * phase.tokens_per_step)
         for name, phase in recipe.phases.items()
     }
+
+
+def _phases(recipe: TrainRecipe, shape: Shape, pace: Pace) -> tuple[PhasePlan, ...]:
+    steps = _steps(pace)
+    schedules = {} if steps is None else plan_schedules(recipe, steps)
+    return tuple(
+        _phase(name, recipe, shape, *pace[name]).model_copy(update={"schedules": schedules.get(name)})
+        for name in recipe.phases
+    )
 
 
 def steps_of(plan: Plan) -> dict[str, range]:
@@ -150,6 +165,7 @@ def _phase(name: str, recipe: TrainRecipe, shape: Shape, steps: int | None, toke
         seq_len=phase.seq_len,
         tokens_per_step=phase.tokens_per_step,
         flops_per_token=per_token,
+        trained_parameters=trained_parameters(shape, phase),
         steps=steps,
         tokens=tokens,
         flops=None if tokens is None else per_token * tokens,
@@ -177,6 +193,9 @@ def lines(plan: Plan) -> Iterator[str]:
         known = "" if phase.steps is None else f", {phase.steps:,} steps, {_short(phase.tokens or 0)} tokens"
         flops = "" if phase.flops is None else f", {phase.flops:.2e} FLOPs"
         yield f"  {phase.name:<10}  {phase.tokens_per_step:,} tokens per step of length {phase.seq_len:,}{known}{flops}"
+        if phase.trained_parameters != plan.parameters:
+            share = 100 * phase.trained_parameters / plan.parameters
+            yield f"              trains {phase.trained_parameters:,} parameters, {share:.2f} % of as many as all"
         yield from (f"              {line}" for line in (schedule_lines(phase.schedules) if phase.schedules else ()))
     if plan.steps is not None and plan.tokens is not None and plan.flops is not None:
         yield f"  in all      {plan.steps:,} steps, {_short(plan.tokens)} tokens, {plan.flops:.2e} FLOPs"
@@ -211,5 +230,5 @@ def _apart(own: int, stated: int) -> str:
 def _short(count: int) -> str:
     for factor, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
         if count >= factor:
-            return f"{count / factor:.2f}{unit}"
+            return f"{count / factor:.4g}{unit}"
     return str(count)

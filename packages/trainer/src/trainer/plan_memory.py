@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from manifest.record import Model
+from trainer.model.parameters import count
 from trainer.model.shape import Shape
 from trainer.recipe import EngineRecipe, PhaseRecipe
+from trainer.trainable import ALL, Trainable, trained
 
 WORKERS = (1, 8, 64)
 """Numbers of workers for which the plan says how much memory each of them needs."""
@@ -45,29 +47,57 @@ def _half(precision: str) -> bool:
     return precision != "fp32"
 
 
-def state_bytes(parameters: int, stage: int, workers: int, *, precision: str = "fp32", offload: str = "none") -> int:
+def state_bytes(
+    parameters: int,
+    stage: int,
+    workers: int,
+    *,
+    trained: int | None = None,
+    precision: str = "fp32",
+    offload: str = "none",
+) -> int:
     """Bytes that each worker holds of weights, gradients and AdamW's moments (Rajbhandari et al., 2020).
 
     fp32: weights 4N, gradients 4N, moments 8N. bfloat16: weights 2N, gradients 2N, and weights in fp32 and moments 12N.
     From stage 1 on the optimiser's part is divided among the workers, from 2 on the gradients, from 3 on the weights;
-    below stage 3 a partitioned optimiser in fp32 also keeps its own copy of the weights that it updates. What is
-    offloaded is the host's.
+    below stage 3 a partitioned optimiser in fp32 also keeps its own copy of the weights that it updates. What is frozen
+    has weights alone (trained: how many are not; None is all). What is offloaded is the host's.
     """
+    trained = parameters if trained is None else trained
     each = 2 if _half(precision) else 4
-    weights = gradients = each * parameters
+    weights, gradients = each * parameters, each * trained
     if stage == 0:
-        return weights + gradients + (12 if _half(precision) else 8) * parameters
+        return weights + gradients + (12 if _half(precision) else 8) * trained
     own_weights = weights // workers if stage == 3 else weights
     own_gradients = gradients // workers if stage >= 2 else gradients
-    updated = 8 * parameters if stage == 3 and not _half(precision) else 12 * parameters
+    updated = (8 if stage == 3 and not _half(precision) else 12) * trained
     return own_weights + own_gradients + (0 if offload == "optimizer" else updated // workers)
 
 
-def memory_bytes(parameters: int, precision: str = "fp32", offload: str = "none") -> dict[str, dict[str, int]]:
+def held_and_trained(shape: Shape, phases: Mapping[str, PhaseRecipe]) -> tuple[int, int]:
+    """The parameters that are held, adapters with them, and the most that a phase trains."""
+    counts = [trained_parameters(shape, phase) for phase in phases.values()]
+    adapters = [
+        of_phase for of_phase, phase in zip(counts, phases.values(), strict=True) if phase.trainable.lora is not None
+    ]
+    return shape.parameters + max(adapters, default=0), max(counts)
+
+
+def trained_parameters(shape: Shape, phase: PhaseRecipe) -> int:
+    """How many parameters a phase trains; of new rows that are not resolved yet, all rows."""
+    trainable = Trainable(named="embeddings") if phase.trainable.named == "new_rows" else phase.trainable
+    return shape.parameters if trainable == ALL else count(trained(trainable, shape))
+
+
+def memory_bytes(
+    parameters: int, precision: str = "fp32", offload: str = "none", *, trained: int | None = None
+) -> dict[str, dict[str, int]]:
     """`state_bytes` of every stage, for WORKERS."""
     return {
         f"zero {stage}": {
-            str(workers): state_bytes(parameters, stage, workers, precision=precision, offload=offload)
+            str(workers): state_bytes(
+                parameters, stage, workers, trained=trained, precision=precision, offload=offload if stage else "none"
+            )
             for workers in WORKERS
         }
         for stage in STAGES
@@ -114,9 +144,13 @@ def room(shape: Shape, phases: Mapping[str, PhaseRecipe], engine: EngineRecipe, 
         for how in (engine, engine.model_copy(update={"activation_checkpointing": True}))
     )
 
+    held, learned = held_and_trained(shape, phases)
+
     def needed(stage: int, workers: int) -> int:
         offload = engine.offload if stage else "none"
-        return activations + state_bytes(shape.parameters, stage, workers, precision=engine.precision, offload=offload)
+        return activations + state_bytes(
+            held, stage, workers, trained=learned, precision=engine.precision, offload=offload
+        )
 
     def least(stage: int) -> int | None:
         counts = (2**power for power in range(MOST_WORKERS.bit_length()))
@@ -188,4 +222,4 @@ def _remedy(stage: StageRoom) -> str:
 
 def gigabytes(size: int) -> str:
     """A number of bytes for a person."""
-    return f"{size / GB:,.2f} GB"
+    return f"{size / GB:,.2f} GB" if size >= GB // 10 else f"{size / 10**6:,.1f} MB"
