@@ -28,6 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     _audit_parser(commands)
     _vocabulary_parser(commands)
     _export_parser(commands)
+    _compare_parser(commands)
     return parser
 
 
@@ -156,6 +157,27 @@ def _export_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     export.add_argument("--without-tokenizer", action="store_true", help="export though the mixture is not there")
     export.set_defaults(run=_export)
+
+
+def _compare_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="what phases of runs train, and what it takes",
+        description="Prints a table in Markdown: trained parameters, memory, speed, time and loss of every phase, each "
+        "against the first that trains everything.",
+        epilog="example: trainer compare store/runs/med42-full-… store/runs/med42-lora-…",
+    )
+    compare.add_argument("runs", type=Path, nargs="+", metavar="run", help="<store>/runs/<run>")
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    compare.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from trainer.compare import costs, table
+
+    found = costs(arguments.runs)
+    as_json = "[" + ",\n ".join(cost.model_dump_json() for cost in found) + "]"
+    print(as_json if arguments.json else "\n".join(table(found)))
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -36,6 +36,7 @@ from trainer.data.loader import StepBatch, prefetched
 from trainer.data.mixtures import MixtureSources, mixture_sources, mixtures_from
 from trainer.engine import Engine
 from trainer.frozen import frozen_digests, require_frozen
+from trainer.memory import peak_bytes
 from trainer.model.adapters import adapt, description
 from trainer.model.decoder import build
 from trainer.packs import open_packs, references
@@ -187,6 +188,7 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.Ste
         seconds=round(seconds, 4),
         fim=fim if training.source.of_segment(batch.segment).reader.fim else None,
         padding=int(everyone[-2]) if training.packs else None,
+        memory_bytes=peak_bytes(),
         weight_decay=decay if run.recipe.schedules_weight_decay else None,
     )
     return row, bool(everyone[-1] > 0)
