@@ -29,7 +29,7 @@ def named(path: Path) -> str:
 
 
 def test_there_are_recipes() -> None:
-    assert {"demo", "btlm", "crystal", "slimpajama_dc"} <= set(NAMES)
+    assert {"demo", "btlm", "crystal", "med42", "slimpajama_dc"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("file", TRAIN, ids=named)
