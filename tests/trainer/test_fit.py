@@ -21,6 +21,7 @@ from manifest.checkpoint import Checkpoint
 from manifest.errors import InputError, RecipeError, WrongArtifact
 from manifest.store import LocalStore
 from trainer.cli import _run_name
+from trainer.events import events
 from trainer.fit import FitOptions, plan_run
 from trainer.launch import Workers
 from trainer.loop import train
@@ -127,10 +128,26 @@ def test_two_workers_learn_what_one_does_and_one_goes_on_from_them(through: Thro
     assert losses(out) == pytest.approx(losses(through.out), rel=1e-4)
 
 
-def test_a_worker_that_dies_ends_the_run_with_its_reason(
+def test_a_run_goes_on_by_itself_after_a_worker_was_killed(through: Through, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    process = start(through.recipe, through.mixture, out, "--workers", "local:1")
+    wait_for(lambda: list(out.glob("runs/*/checkpoints/0000001*/manifest.json")))
+    os.kill(psutil.Process(process.pid).children()[0].pid, signal.SIGKILL)
+    said, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "worker 0 was killed by SIGKILL; going on after step " in err
+    ended = published(said)
+    assert (ended.weights, ended.moments) == (through.final.weights, through.final.moments)
+    assert losses(out) == losses(through.out)
+    (event,) = events(next(out.glob("runs/*")))
+    assert (event["event"], event["step"] >= 10) == ("restart", True)
+
+
+def test_a_worker_that_dies_ends_the_run_with_its_reason_if_it_may_not_restart(
     tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe
 ) -> None:
-    process = start(make_recipe(save=SAVE), make_mixture(DRAWS), tmp_path / "out", "--workers", "local:2")
+    flags = ["--workers", "local:2", "--max-restarts", "0"]
+    process = start(make_recipe(save=SAVE), make_mixture(DRAWS), tmp_path / "out", *flags)
     wait_for(lambda: len(psutil.Process(process.pid).children()) == 2)
     os.kill(psutil.Process(process.pid).children()[1].pid, signal.SIGKILL)
     out, err = process.communicate(timeout=60)

@@ -67,7 +67,8 @@ launch._Actor = {"quick": Quick, "dying": Dying}[kind]
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
 workers, run = launch.Workers("ray", int(count)), read_run(Path(root) / "runs" / name)
-work = lambda: launch.launch(workers, local_store(root), run, tick=lambda: None, asked=lambda: bool(asked))
+stopped = lambda: bool(asked)
+work = lambda: launch.launch(workers, local_store(root), run, tick=lambda: None, asked=stopped, max_restarts=1)
 sys.exit(run_command(work))
 """
 WAITING = "waiting for 2 CPUs of the Ray cluster, which other work holds\n"
@@ -181,10 +182,11 @@ def test_runs_that_together_need_more_than_the_cluster_all_finish(cluster: Clust
     assert cluster.is_free()
 
 
-def test_a_worker_that_is_lost_ends_the_run_and_frees_the_cluster(cluster: Cluster, train: Train) -> None:
+def test_workers_that_are_lost_again_end_the_run_and_free_the_cluster(cluster: Cluster, train: Train) -> None:
     run = train("dying", 2)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 1
+    assert "going on after step 0 by itself (restart 1 of 1 without progress)" in err
     assert "error: a worker is lost: " in err
     assert cluster.is_free()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from manifest.errors import InputError, RecipeError, run_command
 from manifest.fields import parse_count
 from trainer import cli_mup
+from trainer.restarts import MOST
 
 
 def main() -> None:
@@ -81,6 +82,13 @@ def _fit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--workers",
         default="local",
         help="local (a worker per CPU), local:N, ray, ray:N or ray://host:port (default %(default)s)",
+    )
+    fit.add_argument(
+        "--max-restarts",
+        default=str(MOST),
+        metavar="N",
+        help="when a worker is lost, all go on from the newest checkpoint; so often in a row without a new one "
+        "(default %(default)s)",
     )
     fit.add_argument(
         "--dry-run", action="store_true", help="print the plan of the run, its schedules and what would be warned of"
@@ -229,6 +237,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         name=_run_name(arguments.name),
         continue_with=arguments.continue_with,
+        max_restarts=_number("--max-restarts", arguments.max_restarts, least=0),
     )
     print("\n".join(dry_run(options)) if arguments.dry_run else fit(options))
 

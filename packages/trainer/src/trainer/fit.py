@@ -23,7 +23,7 @@ from manifest.errors import RecipeError
 from manifest.mixture import Mixture
 from manifest.progress import span
 from manifest.store import LocalStore
-from trainer import schedule
+from trainer import restarts, schedule
 from trainer.continuation import continued, require_run
 from trainer.data.answers import answer_remarks, require_whole_answers
 from trainer.data.checks import remarks, require_readable
@@ -64,7 +64,7 @@ class FitOptions:
     """What is asked for. None: the mixture's seed and tokens, a name from all of it.
 
     continue_with: the mixture to read from the newest full checkpoint on; `mixture` is what the run began with.
-    wait_s: how many seconds to wait for another process that trains this run.
+    wait_s: how many seconds to wait for another process that trains this run. max_restarts: see restarts.py.
     """
 
     recipe: Resolved
@@ -76,6 +76,7 @@ class FitOptions:
     name: str | None = None
     continue_with: str | None = None
     wait_s: float = 0.0
+    max_restarts: int = restarts.MOST
 
 
 def fit(options: FitOptions) -> str:
@@ -105,7 +106,8 @@ def fit(options: FitOptions) -> str:
         if found is None and run.rows is not None:
             _tell(options, store, run)
         with _interrupts() as interrupts, Watch(directory, run) as watch:
-            launch(options.workers, store, run, tick=watch.look, asked=interrupts.asked)
+            most = options.max_restarts
+            launch(options.workers, store, run, tick=watch.look, asked=interrupts.asked, max_restarts=most)
     last = next(checkpoints(store, run))
     _summarise(directory, run, last.step)
     if interrupts.by_keyboard:

@@ -6,7 +6,8 @@
 
 On Ray N is by default one per GPU, or per CPU where there is none; the workers start once a cluster has room for all of
 them. It counts as large as it is: one that grows on demand has to grow first. The store lies where all workers see it.
-If a worker fails, the others are stopped: they would wait for it forever. All of them end when this process does.
+If a worker is lost, the others are stopped, for they would wait for it forever, and all are started anew (restarts.py).
+All of them end when this process does.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
 from manifest.errors import InputError, WinnowError
 from manifest.store import LocalStore
+from trainer import events, restarts
 from trainer.place import STOP_SIGNALS, Place, free_port, process_environment
 from trainer.progress import say
-from trainer.run import Run
+from trainer.restarts import WorkerError, restarting
+from trainer.run import Run, newest
 
 POLL_S = 0.2
 PATIENCE_S = 2.0
@@ -49,10 +53,6 @@ Tick = Callable[[], None]
 
 Asked = Callable[[], bool]
 """Whether the run was asked to stop."""
-
-
-class WorkerError(WinnowError):
-    """A worker ended before its work was done."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,35 @@ def parse_workers(text: str) -> Workers:
     raise InputError(f"--workers {text}: expected local, local:N (such as local:2), ray, ray:N or ray://host:port")
 
 
-def launch(workers: Workers, store: LocalStore, run: Run, *, tick: Tick, asked: Asked) -> None:
+def launch(
+    workers: Workers, store: LocalStore, run: Run, *, tick: Tick, asked: Asked, max_restarts: int = restarts.MOST
+) -> None:
     """Runs the workers to the end of the run, or, once `asked`, to the end of a step.
 
+    max_restarts: in a row, without a new checkpoint, after a worker was lost.
     Raises WorkerError, or the WinnowError that a worker raised; InputError if there is no such cluster, or it is too
     small; KeyboardInterrupt if the run was asked to stop while it waited for room on a cluster.
     """
     # More workers than windows in a step would only read padding.
     most = min(pace.windows_per_step for pace in run.timeline.paces)
     if workers.address is not None:
-        _run_on_ray(workers, most, store, run, tick, asked)
-        return
-    count = workers.count or min(most, len(os.sched_getaffinity(0)))
-    if count > most:
-        raise InputError(f"--workers local:{count}: a step has {most} windows, so at most {most} workers have work")
-    _run_here(count, store, run, tick, asked)
+        attempt = partial(_run_on_ray, workers, most, store, run, tick, asked)
+    else:
+        count = workers.count or min(most, len(os.sched_getaffinity(0)))
+        if count > most:
+            raise InputError(f"--workers local:{count}: a step has {most} windows, so at most {most} workers have work")
+        attempt = partial(_run_here, count, store, run, tick, asked)
+
+    def newest_step() -> int:
+        found = newest(store, run)
+        return found.manifest.step if found is not None else 0  # type: ignore[attr-defined]
+
+    def restarted(error: WorkerError, step: int, failures: int) -> None:
+        why = str(error).partition(";")[0]
+        say(f"{why}; going on after step {step} by itself (restart {failures} of {max_restarts} without progress)")
+        events.add(store.root / run.path, "restart", step, why=str(error))
+
+    restarting(attempt, newest_step, most=max_restarts, stopped=asked, restarted=restarted)
 
 
 def _run_here(count: int, store: LocalStore, run: Run, tick: Tick, asked: Asked) -> None:
@@ -102,7 +116,7 @@ def _run_here(count: int, store: LocalStore, run: Run, tick: Tick, asked: Asked)
         with _blocked(STOP_SIGNALS):
             for rank in range(count):
                 place = Place(rank, count, rank, "127.0.0.1", port)
-                with (logs / f"{rank}.log").open("wb") as log:
+                with _new_log(logs / f"{rank}.log").open("wb") as log:
                     processes.append(_start(store, run, place, log))
         _wait(processes, logs, tick, asked)
     finally:
@@ -110,6 +124,13 @@ def _run_here(count: int, store: LocalStore, run: Run, tick: Tick, asked: Asked)
             process.kill()
         for process in processes:
             process.wait()
+
+
+def _new_log(file: Path) -> Path:
+    """A place for a log; the one that is there is kept beside it, for it may say why a worker was lost."""
+    if file.is_file() and file.stat().st_size:
+        file.replace(file.with_name(f"{file.stem}.before.log"))
+    return file
 
 
 @contextmanager
