@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -213,24 +213,40 @@ class _Actor:
 
 
 def _run_on_ray(workers: Workers, most: int, store: LocalStore, run: Run, tick: Tick, asked: Asked) -> None:
-    with _ray(workers) as ray:
-        bundle, count = _bundles(workers.count, most, ray.nodes())
-        # All or none: two runs that each held a half of the cluster would wait for each other forever.
+    with _ray(workers) as ray, _gang(ray, workers.count, most, tick, asked) as (gang, bundle, count):
+        actors = [_actor(ray, gang, bundle, rank) for rank in range(count)]
+        with _worker_errors():
+            address, port = ray.get(actors[0].meeting_point.remote())
+        # An actor sees only its own GPU, so it is the first on its machine.
+        places = [Place(rank, count, 0, address, port) for rank in range(count)]
+        parts = [
+            actor.train.remote(str(store.root), run.name, place) for actor, place in zip(actors, places, strict=True)
+        ]
+        _wait_for_actors(actors, parts, tick, asked)
+
+
+@contextmanager
+def _gang(
+    ray: ModuleType, wanted: int | None, most: int, tick: Tick, asked: Asked
+) -> Iterator[tuple[Any, dict[str, int], int]]:
+    """Room on a cluster for all workers: where it is, what each takes, how many they are. Their actors end with it.
+
+    All or none: two runs that each held a half of the cluster would wait for each other forever.
+    """
+    while True:
+        bundle, count = _bundles(wanted, most, ray.nodes())
         gang = ray.util.placement_group([bundle] * count, strategy="PACK")
         try:
-            _wait_for_gang(gang, bundle, count, tick, asked)
-            actors = [_actor(ray, gang, bundle, rank) for rank in range(count)]
-            with _worker_errors():
-                address, port = ray.get(actors[0].meeting_point.remote())
-            # An actor sees only its own GPU, so it is the first on its machine.
-            places = [Place(rank, count, 0, address, port) for rank in range(count)]
-            parts = [
-                actor.train.remote(str(store.root), run.name, place)
-                for actor, place in zip(actors, places, strict=True)
-            ]
-            _wait_for_actors(actors, parts, tick, asked)
+            if _is_there(gang, bundle, count, partial(_is_as_large, ray, wanted, most, (bundle, count)), tick, asked):
+                yield gang, bundle, count
+                return
         finally:
-            ray.util.remove_placement_group(gang)  # and the actors in it end
+            ray.util.remove_placement_group(gang)
+
+
+def _is_as_large(ray: ModuleType, wanted: int | None, most: int, before: tuple[dict[str, int], int]) -> bool:
+    """Whether a cluster has room for as many workers as before: a machine that was lost counts for a while."""
+    return _bundles(wanted, most, ray.nodes()) == before
 
 
 def _bundles(count: int | None, most: int, nodes: list[dict[str, Any]]) -> tuple[dict[str, int], int]:
@@ -257,8 +273,13 @@ def _needs(bundle: Mapping[str, int], count: int) -> str:
     return " and ".join(f"{amount} {kind}{'s' * (amount > 1)}" for kind, amount in amounts.items()) or "no CPU"
 
 
-def _wait_for_gang(gang: Any, bundle: Mapping[str, int], count: int, tick: Tick, asked: Asked) -> None:
-    """Raises KeyboardInterrupt if the run is asked to stop before it has begun."""
+def _is_there(
+    gang: Any, bundle: Mapping[str, int], count: int, as_large: Callable[[], bool], tick: Tick, asked: Asked
+) -> bool:
+    """Waits for the room; False once the cluster is no longer as large as when it was asked for.
+
+    Raises KeyboardInterrupt if the run is asked to stop before it has begun.
+    """
     import ray
 
     ready, started, said = gang.ready(), time.monotonic(), False
@@ -266,9 +287,13 @@ def _wait_for_gang(gang: Any, bundle: Mapping[str, int], count: int, tick: Tick,
         if asked():
             raise KeyboardInterrupt
         tick()
-        if not said and time.monotonic() - started > PATIENCE_S:
-            said = True
-            say(f"waiting for {_needs(bundle, count)} of the Ray cluster, which other work holds")
+        if time.monotonic() - started > PATIENCE_S:
+            if not as_large():
+                return False
+            if not said:
+                said = True
+                say(f"waiting for {_needs(bundle, count)} of the Ray cluster, which other work holds")
+    return True
 
 
 def _actor(ray: ModuleType, gang: Any, bundle: Mapping[str, int], rank: int) -> Any:
@@ -305,10 +330,11 @@ def _ray(workers: Workers) -> Iterator[ModuleType]:
         ray.init("local", num_cpus=workers.count, include_dashboard=False, object_store_memory=100_000_000, **QUIET)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one in its place that ends this process
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # Ray prints there what happens to its machines; results are ours
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
 def cluster(workers: Workers) -> AbstractContextManager[ModuleType]:
