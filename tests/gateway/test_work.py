@@ -101,6 +101,26 @@ def test_a_run_trains_and_its_measurements_can_be_read(client: TestClient, runs:
     assert nothing == {"rows": [], "next_step": 10**6}
 
 
+def test_a_run_starts_from_another_ones_checkpoint(
+    client: TestClient, mixture: str, runs: list[dict[str, Any]]
+) -> None:
+    checkpoint = runs[0]["result"]["path"]
+    body = {"recipe": train_recipe(start_from=checkpoint, size=None), "mixture": mixture}
+    begun = done(client, client.post("/v1/runs", json=body))
+    tree = client.get(f"/v1/lineage/{begun['result']['id']}").json()
+    assert ("checkpoint", runs[0]["result"]["id"]) in [(child["kind"], child["id"]) for child in tree["children"]]
+
+
+@pytest.mark.parametrize("place", ["/etc", "runs/none", "../elsewhere"])
+def test_a_run_starts_from_nothing_outside_the_store_and_the_roots(
+    client: TestClient, mixture: str, place: str
+) -> None:
+    body = {"recipe": train_recipe(start_from=place), "mixture": mixture, "sizes": SIZES}
+    refused = client.post("/v1/runs", json=body)
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "/recipe/start_from"
+
+
 @pytest.mark.parametrize("rows", [0, 1, 7, 20, 21, 1000])
 def test_a_long_run_is_thinned_but_for_its_lowest_and_its_last_row(tmp_path: Path, rows: int) -> None:
     losses = [random.Random(i).random() for i in range(rows)]

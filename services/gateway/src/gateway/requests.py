@@ -115,10 +115,13 @@ def understand_run(service: Service, request: RunRequest, caller: str) -> Unders
     for field, place in recipe.models.items():
         with blaming("recipe", field):
             models[field] = _model(service, place)
-    sizes = request.sizes if request.sizes is not None else _sizes(service.settings.sizes)
+    sizes = request.sizes
+    if sizes is None:
+        named = request.size is not None or recipe.size is not None
+        sizes = _sizes(service.settings.sizes) if named or recipe.start_from is None else {}
     with blaming("recipe", recipe=True):
         store = local_store(service.store.uri)
-    with blaming("size"):
+    with blaming(*(("recipe", "start_from") if models and request.size is None else ("size",))):
         resolved = resolve_recipe(recipe.with_models(models), sizes, request.size, store=store)
     with blaming("mixture"):
         path, _ = artifacts.find(service.store, _published(service, request.mixture), "mixture")
