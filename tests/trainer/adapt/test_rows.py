@@ -210,7 +210,7 @@ def test_tokens_that_never_fire_are_named_before_training(llama: Path, mixtures:
     store, run = prepare(llama, mixtures.english, vocabulary={"new_rows": "mean_of_pieces"})
     assert run.rows is not None
     grown = open_grown(store.where(run.path), run.rows)
-    said, warning = firing.remarks(firing.count(mixtures.english), grown)
+    said, warning = firing.remarks(firing.count(mixtures.english), grown.texts)
     assert said.startswith(f"0 of {ADD} new tokens fire in the mixture: 0 times in all ")
     assert warning.startswith(f"warning: {ADD} new tokens never fire there")
     assert f"{grown.rows[0].id} {grown.rows[0].token!r}" in warning
@@ -224,7 +224,9 @@ def test_tokens_that_never_fire_are_named_before_training(llama: Path, mixtures:
 def test_a_sample_of_the_mixture_is_called_one(llama: Path, mixtures: Mixtures, prepare: Prepare) -> None:
     store, run = prepare(llama, mixtures.grown, vocabulary={"new_rows": "mean_of_pieces"})
     assert run.rows is not None
-    said = next(firing.remarks(firing.count(mixtures.grown, limit=100), open_grown(store.where(run.path), run.rows)))
+    said = next(
+        firing.remarks(firing.count(mixtures.grown, limit=100), open_grown(store.where(run.path), run.rows).texts)
+    )
     assert "times in a sample of 200 of the " in said
 
 

@@ -27,5 +27,9 @@ def dry_run(options: FitOptions) -> Iterator[str]:
     timeline = make_timeline(
         manifest, resolved.recipe, where=resolved.where, seed=asked.seed, tokens=options.tokens, packs=packs
     )
+    if asked.start is not None:
+        from trainer.adapt.start import dry_lines
+
+        yield from dry_lines(asked.start, asked.mixture)
     yield from remarks(manifest, resolved.recipe)
     yield from (f"warning: {warning}" for warning in schedule.warnings(resolved.recipe, timeline))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from manifest.artifact import Opened, open_streams
 from manifest.mixture import Mixture
-from trainer.adapt.rows import GrownVocabulary
 
 SAMPLE_TOKENS = 1_000_000_000
 """Of each stream. Documents lie in order of the hashes of their ids, so its first tokens are a sample of it."""
@@ -46,17 +45,17 @@ def count(mixture: Opened, limit: int = SAMPLE_TOKENS) -> Firing:
     return Firing(counts, read, sum(record.streams[name].tokens for name in drawn))
 
 
-def remarks(firing: Firing, grown: GrownVocabulary) -> Iterator[str]:
-    """What a user should know of the new tokens before training begins."""
-    silent = [row for row in grown.rows if not firing.counts[row.id]]
-    fires = int(sum(firing.counts[row.id] for row in grown.rows))
+def remarks(firing: Firing, new: Mapping[int, str]) -> Iterator[str]:
+    """What a user should know of the new tokens before training begins. new: the text of each, by id."""
+    silent = [number for number in new if not firing.counts[number]]
+    fires = int(sum(firing.counts[number] for number in new))
     how = "all" if firing.read == firing.total else f"a sample of {firing.read:,} of the"
     yield (
-        f"{len(grown.rows) - len(silent):,} of {len(grown.rows):,} new tokens fire in the mixture: {fires:,} times in "
+        f"{len(new) - len(silent):,} of {len(new):,} new tokens fire in the mixture: {fires:,} times in "
         f"{how} {firing.total:,} tokens of its streams"
     )
     if silent:
-        shown = ", ".join(f"{row.id} {row.token!r}" for row in silent[:SHOWN])
+        shown = ", ".join(f"{number} {new[number]!r}" for number in silent[:SHOWN])
         more = f" and {len(silent) - SHOWN:,} more" if len(silent) > SHOWN else ""
         yield (
             f"warning: {len(silent):,} new tokens never fire there, so nothing is learned of them: {shown}{more}. "

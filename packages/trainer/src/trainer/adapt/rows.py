@@ -57,6 +57,11 @@ class GrownVocabulary(Model):
     rows: tuple[BegunRow, ...]
     replaced: tuple[int, ...] = ()
 
+    @property
+    def texts(self) -> dict[int, str]:
+        """The new tokens by id."""
+        return {row.id: row.token for row in self.rows}
+
 
 @dataclass(frozen=True)
 class Asked:

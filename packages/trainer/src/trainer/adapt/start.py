@@ -107,7 +107,16 @@ def plan_start(
 def firing_lines(mixture: Opened, store: LocalStore, run: Run) -> Iterator[str]:
     """What to say of a run's new tokens before it begins."""
     assert run.rows is not None
-    yield from firing.remarks(firing.count(mixture), open_grown(store.where(run.path), run.rows))
+    yield from firing.remarks(firing.count(mixture), open_grown(store.where(run.path), run.rows).texts)
+
+
+def dry_lines(start: Start, mixture: Opened) -> Iterator[str]:
+    """What to say of a run's start while nothing is made."""
+    yield f"starts from {start.base.uri}"
+    if start.growth is not None and start.settings is not None:
+        replaced = f", {len(start.growth.replaced):,} in place of others" if start.growth.replaced else ""
+        yield f"vocabulary: {len(start.growth.rows):,} new rows{replaced} ({start.settings.new_rows})"
+        yield from firing.remarks(firing.count(mixture), start.growth.texts)
 
 
 def begin_from_model(engine: Engine, run: Run, at: str, trainable: Trainable) -> None:

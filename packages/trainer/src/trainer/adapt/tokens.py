@@ -82,6 +82,11 @@ class Growth:
     replaced: frozenset[int]
 
     @property
+    def texts(self) -> dict[int, str]:
+        """The new tokens by id, for people."""
+        return {row.id: self.grown.text(row.id, row.token) for row in self.rows}
+
+    @property
     def kept(self) -> list[int]:
         """The ids that mean what they did."""
         return sorted(set(self.base.ids.values()) - self.replaced)
