@@ -271,7 +271,7 @@ def test_a_document_is_traced_to_the_steps_that_read_it(
     document = next(iter(stream.spans(0, 1))).document
     found = client.get(f"/v1/documents/{document}/exposure").json()
     assert found["document"] == document
-    assert {run["run"] for run in found["runs"]} == {run["path"].removeprefix("runs/") for run in runs}
+    assert {run["run"] for run in found["runs"]} >= {run["path"].removeprefix("runs/") for run in runs}
     assert any(phase["tokens"] for run in found["runs"] for phase in run["phases"])
     nobody = client.get("/v1/documents/a:nobody/exposure").json()
     assert all(not any(holding["streams"].values()) for holding in nobody["mixtures"])
