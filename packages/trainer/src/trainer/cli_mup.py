@@ -95,7 +95,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
     workers, out = parse_workers(arguments.workers), arguments.out
     seeds = _positive("--seeds", arguments.seeds)
     if arguments.search is not None:
-        asked = search.SearchOptions(arguments.search, proxy=min(widths), target=max(widths))
+        asked = search.SearchOptions(arguments.search, proxy=min(widths), target=max(widths), seeds=seeds)
         drawn = search.search(proxies, asked, workers, out)
         _publish(out, {"search.png": search_png(drawn), "search.json": drawn.model_dump_json(indent=2).encode()})
         _conclude(out, search.lines(drawn), search.verdict(drawn))

@@ -21,7 +21,8 @@ from manifest.record import Model
 from trainer.fanout import fan_out
 from trainer.launch import Workers
 from trainer.proxy import Proxies, mup_architecture, peak_of
-from trainer.trial import Trial, TrialResult
+from trainer.sweep import mean_final
+from trainer.trial import Trial
 
 RANGES = {"rate": 4.0, "init_std": 2.0, "embedding": 4.0, "logits": 4.0}
 """How many times smaller or larger than the recipe's a draw may be."""
@@ -54,12 +55,15 @@ class Search(Model):
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """draws: how many, the recipe's own constants with them; proxy, target: widths."""
+    """draws: how many, the recipe's own constants with them; proxy, target: widths; seed: of the draws; seeds: how many
+    initialisations and orders each loss is averaged over.
+    """
 
     draws: int = 16
     proxy: int = 32
     target: int = 256
     seed: int = 0
+    seeds: int = 1
 
 
 def search(proxies: Proxies, options: SearchOptions, workers: Workers, directory: Path) -> Search:
@@ -72,14 +76,16 @@ def search(proxies: Proxies, options: SearchOptions, workers: Workers, directory
     if options.proxy >= options.target:
         raise RecipeError(f"--widths: the proxy has {options.proxy}, the target {options.target}; give two widths")
     drawn = [draw(proxies, options.seed, index) for index in range(options.draws)]
-    trials = [_trial(proxies, constants, options.proxy, options.seed) for constants in drawn]
-    results = fan_out(trials, workers, directory)
-    draws = tuple(
-        Draw(constants=constants, loss=results[trial.key].final) for constants, trial in zip(drawn, trials, strict=True)
-    )
+
+    def finals(width: int, several: list[dict[str, float]]) -> list[float | None]:
+        trials = [[_trial(proxies, own, width, seed) for seed in range(options.seeds)] for own in several]
+        results = fan_out([trial for seeds in trials for trial in seeds], workers, directory)
+        return [mean_final(seeds, results) for seeds in trials]
+
+    losses = finals(options.proxy, drawn)
+    draws = tuple(Draw(constants=own, loss=loss) for own, loss in zip(drawn, losses, strict=True))
     best = _best(draws)
-    wide = [_trial(proxies, constants, options.target, options.seed) for constants in (drawn[0], best)]
-    own, found = _finals(wide, fan_out(wide, workers, directory))
+    own, found = finals(options.target, [drawn[0], best])
     return Search(
         recipe=proxies.recipe.name,
         mixture=proxies.reference.id,
@@ -120,10 +126,6 @@ def _best(draws: tuple[Draw, ...]) -> dict[str, float]:
     if not learned:
         raise WinnowError(f"none of {len(draws)} draws could be learned with; lower the recipe's peak")
     return min(learned, key=lambda found: found.loss or 0.0).constants
-
-
-def _finals(trials: list[Trial], results: Mapping[str, TrialResult]) -> list[float | None]:
-    return [results[trial.key].final for trial in trials]
 
 
 def lines(found: Search) -> Iterator[str]:
