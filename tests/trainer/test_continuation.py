@@ -235,6 +235,42 @@ def test_packed_phases_go_on_with_the_packs_of_the_new_mixture(
     assert_exposure_is(store.root, by_step)
 
 
+def test_packs_of_the_same_tokens_go_on_also_under_another_id(
+    tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe, process_group: None
+) -> None:
+    old, new = (
+        make_mixture({"main": {"a": 40, "b": 20}}, name="old"),
+        make_mixture({"main": {"a": 2, "c": 4}}, name="new"),
+    )
+    again = with_other_history(new, "a")
+    phase = {"seq_len": 32, "tokens_per_step": 128, "schedule": SCHEDULE, "packing": "best_fit"}
+    recipe = resolve(make_recipe(phases={"main": phase}, save={"every_tokens": 128 * 4, "keep_full": 2}), None)
+    store = LocalStore(tmp_path / "store")
+    arm = Arm(FitOptions(recipe, old.uri, store.uri, Workers(None, 1), name="mine"), store)
+    arm.train(9)
+    plain, other = arm.copy("plain"), arm.copy("other")
+    packs = [{pack.id for pack in run.packs} for run in (plain.continue_with(new), other.continue_with(again))]
+    assert packs[0] == packs[1], "no pack is made again"
+    assert blocks_read(other.run) == blocks_read(plain.run)
+    for each in (plain, other):
+        each.train()
+    assert_equal(plain, other)
+    assert list(audit(plain.directory, 20)) == list(audit(other.directory, 20))
+    by_step = [spans_of(other, step) for step in range(other.run.timeline.total_steps)]
+    for document in sorted({document for read in by_step for document in read})[::5]:
+        (run,) = sightings_of_document(other.store.root, document).runs
+        assert run.checkpoints[-1].tokens == sum(read[document] for read in by_step)
+
+
+def spans_of(arm: Arm, step: int) -> Counter[str]:
+    """The tokens of each document in a step, from its audit."""
+    found = Counter[str]()
+    for line in list(audit(arm.directory, step))[1:]:
+        *_, begin, stop, document = line.split("\t")
+        found[document] += int(stop) - int(begin)
+    return found
+
+
 def assert_rows_are_of_the_views_read(directory: Path, by_step: list[Counter[str]]) -> None:
     """The workers' own word for it: a loss for each view that they read."""
     for line in (directory / METRICS).read_text().splitlines():

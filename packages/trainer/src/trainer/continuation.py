@@ -2,7 +2,7 @@
 
     steps     0 ─────────── checkpoint ─ boundary ──────────── end
     mixture   ── old ──────────────────────┤── new ──────────────
-    streams   both have: go on             others: from their start
+    streams   both have: go on             others: from their start        and so do packs
 
 Every phase keeps its steps and blocks, so schedules, saves and the end of the run stay where they are; the new mixture
 shares out the blocks that are left in the proportions in which it draws them. The boundary is the first step, from the
@@ -14,16 +14,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from manifest.artifact import open_artifact
+from manifest.artifact import Opened, open_artifact
 from manifest.checkpoint import Checkpoint, Pace, Timeline
 from manifest.errors import InputError, NotAnArtifact, WrongArtifact
 from manifest.identity import short
 from manifest.mixture import Mixture, Stream
 from manifest.order import OrderRecord, Segment, append, replace_from
+from manifest.pack import capacity_of, tokens_id
 from manifest.store import LocalStore
 from trainer.data.answers import require_whole_answers
 from trainer.data.checks import remarks, require_readable
-from trainer.packs import Packs, draws_of, make_packs, references
+from trainer.packs import Key, Packs, draws_of, make_packs, open_packs, references
 from trainer.progress import say
 from trainer.recipe import PhaseRecipe
 from trainer.run import RUN, MixtureChange, Run, checkpoints, mixture_reference, newest, open_mixture
@@ -63,7 +64,7 @@ def continued(store: LocalStore, run: Run, uri: str, where: str) -> Run:
     require_same_phases(mixture, run.recipe, where)
     require_readable(opened, run.recipe, where)
     require_whole_answers(opened, run.recipe, where)
-    packs = make_packs(store, opened, run.recipe, say)
+    packs = make_packs(store, opened, run.recipe, say, known=_packs_that_go_on(store, run, mixture, former))
     packed = {reference.id for reference in run.packs}
     timeline = changed(run.timeline, step, mixture, run.recipe.phases, former, packs=packs, packed=packed)
     for line in _said(run, step, timeline, mixture, former):
@@ -166,6 +167,23 @@ def _tapes(order: OrderRecord, former: Mapping[str, Mixture], packed: Collection
 def _tape_of(stream: Stream, tapes: Mapping[Content, str]) -> str:
     """The id under which the order reads a stream: that of the same tokens where they have another history."""
     return stream.id if stream.id in tapes.values() else tapes.get(_content(stream), stream.id)
+
+
+def _packs_that_go_on(
+    store: LocalStore, run: Run, mixture: Mixture, former: Mapping[str, Mixture]
+) -> dict[Key, Opened]:
+    """The run's packs of the same tokens as a mixture's streams, whatever the ids of these: their tapes go on.
+
+    Raises ArtifactError as `open_packs` does.
+    """
+    contents = {s.id: _content(s) for before in former.values() for s in before.streams.values()}
+    packs = [p for p in open_packs(store.where(run.path), run.packs) if tokens_id(p) in contents]
+    found: dict[Key, Opened] = {}
+    for stream in mixture.streams.values():
+        same = [p for p in packs if contents[tokens_id(p)] == _content(stream)]
+        for pack in sorted(same, key=lambda p: tokens_id(p) != stream.id):  # its own before that of another id
+            found.setdefault((stream.id, capacity_of(pack)), pack)
+    return found
 
 
 def _content(stream: Stream) -> Content:

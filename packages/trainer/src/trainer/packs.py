@@ -61,16 +61,20 @@ def wanted(mixture: Mixture, recipe: TrainRecipe) -> dict[Key, str]:
     return found
 
 
-def make_packs(store: LocalStore, mixture: Opened, recipe: TrainRecipe, say: Say) -> dict[Key, Opened]:
-    """The packs that a run needs: those of the store, whose files are checked, and new ones.
+def make_packs(
+    store: LocalStore, mixture: Opened, recipe: TrainRecipe, say: Say, *, known: Packs | None = None
+) -> dict[Key, Opened]:
+    """The packs that a run needs: those that are known, those of the store, whose files are checked, and new ones.
 
     Raises ArtifactError if a stream or a pack is not what its manifest says.
     """
     manifest = _mixture(mixture)
     needed = wanted(manifest, recipe)
     streams: dict[str, TokenStream] = {}
-    found: dict[Key, Opened] = {}
+    found = {key: opened for key, opened in (known or {}).items() if key in needed}
     for done, ((tokens, seq_len), name) in enumerate(needed.items()):
+        if (tokens, seq_len) in found:
+            continue
         report(Progress(stage="pack", done=done, total=len(needed), unit="streams"))
         reference = _tokens(mixture, name)
         path = _path(reference, seq_len)

@@ -161,8 +161,11 @@ def order_streams(mixture: Opened, timeline: Timeline, packs: Sequence[Opened]) 
     opened = open_streams(mixture)
     by_tokens = {manifest.streams[name].id: stream for name, stream in opened.items()}
     drawn = {stream: opened[name] for stream, name in drawn_streams(manifest, timeline).items()}
-    own = [pack for pack in packs if tokens_id(pack) in by_tokens]
-    return with_packs(by_tokens | drawn, own, manifest.tokenizer.end_of_text)
+    # A pack may have been made over the same tokens under another id, of a mixture before this one.
+    former = {tokens_id(pack): drawn[pack.manifest.id] for pack in packs if pack.manifest.id in drawn}
+    streams = former | by_tokens | drawn
+    own = [pack for pack in packs if tokens_id(pack) in streams]
+    return with_packs(streams, own, manifest.tokenizer.end_of_text)
 
 
 def drawn_streams(mixture: Mixture, timeline: Timeline) -> dict[str, str]:
