@@ -23,6 +23,7 @@ from work_fixtures import data_recipe, eval_recipe, train_recipe, write_raw
 from gateway.artifacts import metrics_thinned
 from gateway.ledger.database import open_database
 from manifest.artifact import open_artifact, open_streams
+from manifest.identity import content_id
 from manifest.store import open_store
 
 SIZES = {
@@ -289,3 +290,36 @@ def test_what_has_gone_from_the_store_is_built_again_when_asked_for(client: Test
     second = done(client, again)
     assert second["result"] == first["result"]
     assert (store.root / paths[1]).is_dir()
+
+
+def test_a_build_is_decontaminated_and_what_was_found_is_told_and_traced(client: TestClient) -> None:
+    raw = Path(client.app.state.service.settings.home) / "raw"  # type: ignore[attr-defined]
+    quoted = json.loads((raw / "a" / "0.jsonl").read_text().splitlines()[5])["text"]
+    quiz = raw / "quiz" / "quiz.jsonl"
+    quiz.parent.mkdir()
+    items = [{"question": " ".join(quoted.split()[10:30])}, {"question": " ".join(["nothing", "of", "this"] * 6)}]
+    quiz.write_text("".join(json.dumps(item) + "\n" for item in items))
+    against = {"quiz": {"files": "quiz/*", "fields": "question"}}
+    recipe = data_recipe("clean", holdout={"fraction": 0}, decontaminate={"against": against})
+    body = {"recipe": recipe, "raw": "."}
+    build = done(client, client.post("/v1/builds", json=body))
+
+    path = build["result"]["path"]
+    told = client.get(f"/v1/mixtures/{path}").json()["manifest"]["summary"]["contamination"]
+    assert (told["action"], told["documents"]) == ("remove", 1)
+    found = told["evaluations"]["quiz"]
+    assert (found["items"], found["found"], found["sources"]["a"]["documents"]) == (2, 1, 1)
+    seen = client.get(f"/v1/documents/{content_id('a', quoted)}/exposure").json()
+    assert {m["mixture"]: m["streams"] for m in seen["mixtures"]}["clean"] == {}, "it has left training"
+    assert "quiz.jsonl" in json.dumps(client.get(f"/v1/lineage/{path}").json())
+
+    assert client.post("/v1/builds", json=body).json()["id"] == build["id"]
+    quiz.write_text(json.dumps({"question": "other words, and so another build"}) + "\n")
+    assert client.post("/v1/builds", json=body).json()["id"] != build["id"]
+
+
+def test_evaluation_files_that_are_not_under_a_root_are_refused(client: TestClient, tmp_path: Path) -> None:
+    (tmp_path / "quiz.jsonl").write_text("{}\n")
+    against = {"quiz": {"files": f"./../{tmp_path}/quiz.jsonl", "fields": "question"}}
+    body = {"recipe": data_recipe(decontaminate={"against": against}), "raw": "."}
+    assert pointers(client.post("/v1/builds", json=body)) == ["/recipe/decontaminate/against"]
