@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.dataproc.vocab.conftest import byte_level, like_llama2
 from tests.trainer.adapt.conftest import ADD, OLD, PHASES, SPECIAL, Mixtures, Prepare, save_llama, tokenizer_of
 from tests.trainer.adapt.test_start import stop_after, trained
 from tokenizers import Tokenizer
@@ -21,7 +22,7 @@ from manifest.store import LocalStore
 from trainer.adapt import cooccurrence, firing, norms, norms_page
 from trainer.adapt.base import open_base
 from trainer.adapt.rows import ROWS, GrownVocabulary, open_grown
-from trainer.adapt.tokens import growth_between
+from trainer.adapt.tokens import growth_between, read_vocabulary
 from trainer.checkpoint import load_model
 from trainer.huggingface.read import read_hf
 from trainer.run import Run
@@ -144,6 +145,19 @@ def test_a_donors_rows_are_projected_by_the_map_that_shared_tokens_give(
     for name in TABLES:  # of the maps that undo the matrix, the one of least norm
         expected = theirs[name][ids] @ torch.linalg.pinv(maps[name])
         torch.testing.assert_close(made[name], expected, atol=1e-3, rtol=1e-3)
+
+
+def test_tokens_of_two_makes_are_the_same_if_they_stand_for_the_same_bytes(tmp_path: Path) -> None:
+    made = {"byte_level": byte_level(), "like_llama2": like_llama2()}
+    for name, tokenizer in made.items():
+        tokenizer.save(str(tmp_path / name))
+    found = {name: read_vocabulary(tmp_path / name).bytes_of for name in made}
+    by_bytes = {name: {data: number for number, data in held.items()} for name, held in found.items()}
+    assert len(by_bytes["like_llama2"]) == len(found["like_llama2"])
+    for written, llama2, levels in ((b" the", "▁the", "Ġthe"), (b"e", "e", "e"), (b"\xd8", "<0xD8>", "Ø")):
+        assert by_bytes["like_llama2"][written] == made["like_llama2"].token_to_id(llama2) is not None
+        assert by_bytes["byte_level"][written] == made["byte_level"].token_to_id(levels) is not None
+    assert made["like_llama2"].token_to_id("<0x65>") not in found["like_llama2"]
 
 
 def test_a_donor_with_too_few_tokens_in_common_is_refused(

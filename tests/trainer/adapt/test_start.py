@@ -162,6 +162,12 @@ def other_merges(tokenizer: Path) -> None:
     tokenizer.write_text(json.dumps(content))
 
 
+def other_settings(tokenizer: Path) -> None:
+    content = json.loads(tokenizer.read_text())
+    content["model"]["ignore_merges"] = True
+    tokenizer.write_text(json.dumps(content))
+
+
 def other_cuts(tokenizer: Path) -> None:
     content = json.loads(tokenizer.read_text())
     content["pre_tokenizer"]["add_prefix_space"] = True
@@ -172,7 +178,8 @@ def other_cuts(tokenizer: Path) -> None:
     ("harm", "said"),
     [
         (other_tokens, r"2 of its 300 tokens have no such id \('.*' was 290, there 291, "),
-        (other_merges, "merge 1 is another, so text is cut otherwise"),
+        (other_merges, "its merge 1 is another there, so text is cut otherwise"),
+        (other_settings, "ignore_merges of its model is True, there False, so text is cut otherwise"),
         (other_cuts, "its pre_tokenizer is "),
     ],
 )

@@ -10,6 +10,7 @@ the ids of others that were given up for them (`tokenizer: {replace: …}`), if 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,11 +53,17 @@ class Vocabulary:
 
     @cached_property
     def bytes_of(self) -> dict[int, bytes]:
-        """id → what an ordinary token stands for, however its make of tokenizer writes that."""
-        letters = (
-            _letters() if '"ByteLevel"' in json.dumps([self.content["pre_tokenizer"], self.content["decoder"]]) else {}
-        )
-        return {number: _bytes(token, letters) for token, number in self.ids.items() if number not in self.beside}
+        """id → what an ordinary token stands for, however its make of tokenizer writes that.
+
+        A token of byte fallback is left out where another stands for its byte, for no text is written with it.
+        """
+        steps = json.dumps([self.content["pre_tokenizer"], self.content["decoder"]])
+        letters = _letters() if '"ByteLevel"' in steps else {}
+        ordinary = {token: number for token, number in self.ids.items() if number not in self.beside}
+        fallback = {} if letters else {token: _fallback(token) for token in ordinary if _fallback(token)}
+        found = {number: _bytes(token, letters) for token, number in ordinary.items() if token not in fallback}
+        written = set(found.values())
+        return found | {ordinary[token]: byte for token, byte in fallback.items() if byte not in written}
 
     def text(self, number: int, token: str) -> str:
         """A token for people."""
@@ -150,12 +157,20 @@ def _require_same_cuts(own: Vocabulary, other: Vocabulary, replaced: bool, said:
                 f"{said}: its {step} is {_short(own.content[step])}, there it is {_short(other.content[step])}, so "
                 f"text is cut otherwise. {ADVICE}"
             )
-    kind, kind_there = own.content["model"]["type"], other.content["model"]["type"]
+    mine, there = own.content["model"], other.content["model"]
+    for key in sorted((mine.keys() | there.keys()) - {"vocab", "merges"}):
+        if mine.get(key) != there.get(key):
+            raise WrongArtifact(
+                f"{said}: {key} of its model is {mine.get(key)!r}, there {there.get(key)!r}, so text is cut otherwise. "
+                f"{ADVICE}"
+            )
     first = other.merges[: len(own.merges)]
-    if kind != kind_there or (not replaced and first != own.merges):
+    if not replaced and first != own.merges:
         differing = next((i for i, (a, b) in enumerate(zip(own.merges, first, strict=False)) if a != b), len(first))
-        what = f"{kind} against {kind_there}" if kind != kind_there else f"merge {differing + 1} is another"
-        raise WrongArtifact(f"{said}: they have the same tokens, and {what}, so text is cut otherwise. {ADVICE}")
+        raise WrongArtifact(f"{said}: its merge {differing + 1} is another there, so text is cut otherwise. {ADVICE}")
+    scores = mine["vocab"] if isinstance(mine["vocab"], list) else []  # of a Unigram
+    if scores and scores != there["vocab"][: len(scores)]:
+        raise WrongArtifact(f"{said}: its tokens have other scores there, so text is cut otherwise. {ADVICE}")
 
 
 def _short(value: object) -> str:
@@ -201,6 +216,10 @@ def _letters() -> dict[str, int]:
 def _bytes(token: str, letters: Mapping[str, int]) -> bytes:
     if letters and set(token) <= letters.keys():
         return bytes(letters[letter] for letter in token)
-    if not letters and len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
     return token.replace(SPACE, " ").encode()
+
+
+def _fallback(token: str) -> bytes:
+    """The byte of a token of byte fallback, such as <0xD8>; empty for another token."""
+    match = re.fullmatch(r"<0x([0-9A-F]{2})>", token)
+    return bytes.fromhex(match[1]) if match else b""
