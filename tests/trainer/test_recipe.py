@@ -54,7 +54,6 @@ def test_every_problem_has_a_line(make_recipe: MakeRecipe) -> None:
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"engine": {"precision": "bf16"}}, "engine.precision"),
         ({"phases": phase(packing="first_fit")}, "phases.main.packing"),
         ({"phases": phase(loss_on="question")}, "phases.main.loss_on"),
     ],

@@ -224,7 +224,12 @@ def _save(training: Training, step: int, *, full: bool) -> None:
             program="trainer fit",
             version=version("winnow-trainer"),
             libraries={library: version(library) for library in LIBRARIES},
-            measured={"workers": engine.world, "zero": run.recipe.engine.zero, "threads": torch.get_num_threads()},
+            measured={
+                "workers": engine.world,
+                "zero": run.recipe.engine.zero,
+                "precision": engine.precision,
+                "threads": torch.get_num_threads(),
+            },
         ),
         created=now(),
         state={"model": run.shape.model_dump(mode="json"), "seed": run.seed} | _partial(training),

@@ -56,12 +56,14 @@ class EngineRecipe(Model):
     """How the same arithmetic is carried out; apart from `precision` it changes a run to rounding only.
 
     zero: how much is shared out among the workers: 0 nothing, 1 the optimiser, 2 gradients too, 3 weights too.
+    precision: `bf16` computes in 16 bits; what the optimiser steps on, and checkpoints hold, stays fp32 (what is frozen
+    has no master, and is rounded). `auto` is bf16 on a GPU that has it, and fp32 elsewhere.
     offload: `optimizer` keeps AdamW's moments and master weights, and takes its steps, in the host's memory.
     micro_batch_tokens: tokens that a worker takes through the model at once.
     """
 
     zero: Literal[0, 1, 2, 3] = 1
-    precision: Annotated[Literal["fp32"], _only("fp32")] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     offload: Literal["none", "optimizer"] = "none"
     activation_checkpointing: bool = False
     micro_batch_tokens: Count = 8192
@@ -70,6 +72,10 @@ class EngineRecipe(Model):
     def _can_be_carried_out(self) -> Self:
         if self.zero == 0 and self.offload != "none":
             raise ValueError("offload: found 'optimizer' with zero 0, which divides nothing; use zero 1, 2 or 3")
+        if self.zero == 0 and self.precision == "bf16":
+            raise ValueError(
+                "precision: found bf16 with zero 0, which keeps one copy of the weights; use zero 1, 2 or 3"
+            )
         return self
 
 

@@ -2,9 +2,9 @@
 
     StepBatch ─► micro-batches ─► forward, backward ─► [reduce over ranks] ─► clip ─► AdamW ─► losses, gradient norm
 
-ZeRO 0 to 3, fp32, the optimiser in the device's memory or the host's. State goes in and out by parameter name, as whole
-tensors (`engine.state`), so nothing outside knows how it is partitioned. Everything that touches other ranks is
-collective: all of them call it, in the same order.
+ZeRO 0 to 3, fp32 or bf16, the optimiser in the device's memory or the host's. State goes in and out by parameter name,
+as whole tensors in fp32 (`engine.state`), so nothing outside knows how it is partitioned. Everything that touches other
+ranks is collective: all of them call it, in the same order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -70,6 +70,13 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
+def _resolved(settings: EngineRecipe) -> Literal["fp32", "bf16"]:
+    """What `auto` is on this device; zero 0, which has one copy of the weights, keeps them in fp32."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bf16" if settings.zero and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
+
+
 class Engine:
     """A decoder under training: those of its parameters that require a gradient. The others stay as they are."""
 
@@ -80,6 +87,7 @@ class Engine:
             torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         )
         self._stage, self._micro_batch_tokens = settings.zero, settings.micro_batch_tokens
+        self.precision = _resolved(settings)
         self._weight_decay = self._usual_decay = optimizer.weight_decay
         groups = parameter_groups(decoder, decoder.shape, optimizer)
         self._hyperparameters = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
@@ -101,6 +109,8 @@ class Engine:
                 "reduce_bucket_size": min(5 * 10**8, decoder.shape.parameters),
                 **({"offload_optimizer": {"device": "cpu"}} if settings.offload == "optimizer" else {}),
             },
+            # Weights and activations of 16 bits; what AdamW steps on, and what is saved, stays fp32.
+            "bf16": {"enabled": self.precision == "bf16"},
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
         }

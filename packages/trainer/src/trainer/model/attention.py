@@ -70,7 +70,7 @@ class Attention(nn.Module):
             return flex.attend(q_BHQD, k_BKTD, v_BKTD, positions.kernel, self.scale)
         if self.group > 1:
             k_BKTD, v_BKTD = (x.repeat_interleave(self.group, dim=1) for x in (k_BKTD, v_BKTD))
-        mask = positions.seen if positions.bias is None else positions.bias
+        mask = positions.seen if positions.bias is None else positions.bias.to(q_BHQD.dtype)
         return functional.scaled_dot_product_attention(
             q_BHQD,
             k_BKTD,

@@ -48,11 +48,11 @@ def rotary_tables(
 
 
 def rotate(x_BHQD: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
-    """Turns the first R dimensions of each head by its position and leaves the rest as they are."""
+    """Turns the first R dimensions of each head by its position, in fp32, and leaves the rest as they are."""
     half = cos_QR.shape[-1] // 2
     cos_Qr, sin_Qr = cos_QR[..., :half], sin_QR[..., :half]  # both halves turn by the same angles
     low, high, rest = x_BHQD[..., :half], x_BHQD[..., half : 2 * half], x_BHQD[..., 2 * half :]
-    turned = [low * cos_Qr - high * sin_Qr, high * cos_Qr + low * sin_Qr]
+    turned = [(low * cos_Qr - high * sin_Qr).to(x_BHQD.dtype), (high * cos_Qr + low * sin_Qr).to(x_BHQD.dtype)]
     return torch.cat([*turned, rest] if rest.shape[-1] else turned, dim=-1)
 
 

@@ -1,0 +1,109 @@
+"""bf16: the arithmetic of 16 bits over masters of 32, which are what goes in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from trainer.data.fim import COUNTS
+from trainer.data.loader import StepBatch
+from trainer.engine import MOMENTS, Engine
+from trainer.model.decoder import build
+from trainer.model.shape import Architecture, Shape
+from trainer.recipe import EngineRecipe, OptimizerRecipe
+
+STEPS, ROWS, SEQ_LEN = 6, 4, 17
+
+
+def shape(position: str) -> Shape:
+    architecture = {"position": position, "feedforward": "swiglu", "norm": "rmsnorm", "bias": True}
+    return Shape(
+        layers=2,
+        width=32,
+        heads=4,
+        kv_heads=2,
+        head_dim=8,
+        filter=48,
+        vocab_size=300,
+        architecture=Architecture.model_validate(architecture | {"tied": position == "alibi"}),
+    )
+
+
+def batch(step: int) -> StepBatch:
+    tokens = np.random.default_rng(step % 3).integers(0, 300, (ROWS, SEQ_LEN))
+    weights, fim = np.ones((ROWS, SEQ_LEN - 1), np.float32), np.zeros((ROWS, len(COUNTS)), np.int64)
+    return StepBatch(step, 0, tokens, weights, np.zeros(ROWS, np.int64), fim)
+
+
+@contextmanager
+def engine(precision: str, zero: int, position: str = "rope") -> Iterator[Engine]:
+    fields = {"zero": zero, "precision": precision, "micro_batch_tokens": 2 * SEQ_LEN}
+    made = Engine(build(shape(position), seed=1), OptimizerRecipe(), EngineRecipe.model_validate(fields))
+    yield made
+    made.close()
+
+
+def learn(made: Engine, steps: range) -> list[float]:
+    return [float(made.step(batch(step), 2e-3).losses.sum()) for step in steps]
+
+
+def state_of(made: Engine) -> dict[str | None, dict[str, torch.Tensor]]:
+    return {part: {name: made.gather(name, part) for name in made.parameters()} for part in (None, *MOMENTS)}
+
+
+def put(made: Engine, state: dict[str | None, dict[str, torch.Tensor]], steps: int) -> None:
+    for part, values in state.items():
+        for name, value in values.items():
+            made.scatter(name, value, part)
+    made.set_optimizer_steps(steps)
+
+
+@pytest.mark.parametrize("position", ["rope", "alibi"])
+def test_bf16_learns_what_fp32_does_to_its_rounding(process_group: None, position: str) -> None:
+    with engine("fp32", 1, position) as made:
+        expected = learn(made, range(STEPS))
+    with engine("bf16", 1, position) as made:
+        found = learn(made, range(STEPS))
+    assert found == pytest.approx(expected, rel=2e-3)
+    assert found != expected
+    assert found[-1] < 0.99 * found[0]
+
+
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_masters_and_moments_of_bf16_are_whole_and_go_on_bit_for_bit(process_group: None, zero: int) -> None:
+    with engine("bf16", zero) as made:
+        learn(made, range(STEPS))
+        state = state_of(made)
+        expected = learn(made, range(STEPS, STEPS + 3))
+    weights = state[None]["embedding.weight"]
+    assert weights.dtype == torch.float32
+    assert not torch.equal(weights, weights.bfloat16().float()), "an update smaller than bf16's steps is kept"
+    with engine("bf16", zero) as made:
+        put(made, state, STEPS)
+        again = state_of(made)
+        assert all(torch.equal(again[part][name], value) for part in state for name, value in state[part].items())
+        assert learn(made, range(STEPS, STEPS + 3)) == expected
+
+
+def test_a_run_goes_on_in_the_other_precision_from_the_same_masters(process_group: None) -> None:
+    with engine("bf16", 2) as made:
+        learn(made, range(STEPS))
+        state = state_of(made)
+        expected = learn(made, range(STEPS, STEPS + 3))
+    with engine("fp32", 1) as made:
+        put(made, state, STEPS)
+        assert learn(made, range(STEPS, STEPS + 3)) == pytest.approx(expected, rel=2e-3)
+
+
+def test_auto_is_fp32_where_there_is_no_gpu(process_group: None) -> None:
+    with engine("auto", 1) as made:
+        assert made.precision == ("bf16" if torch.cuda.is_available() else "fp32")
+
+
+def test_bf16_needs_a_stage_with_masters() -> None:
+    with pytest.raises(ValueError, match="use zero 1, 2 or 3"):
+        EngineRecipe(zero=0, precision="bf16")
