@@ -20,10 +20,11 @@ from manifest.store import LocalStore
 from trainer import cli
 from trainer.fanout import _processes, _through, fan_out
 from trainer.fit import FitOptions, plan_run
-from trainer.launch import WorkerError, Workers
+from trainer.launch import Workers
 from trainer.loop import train
 from trainer.proxy import Pace, Proxies
 from trainer.recipe import load_recipe
+from trainer.restarts import WorkerError
 from trainer.run import METRICS, enter
 from trainer.search import RANGES, SearchOptions, draw, search
 from trainer.sizes import resolve_recipe

@@ -18,9 +18,10 @@ from typing import Any
 
 from manifest.errors import CorruptArtifact, InputError, WinnowError
 from manifest.store import write_atomic
-from trainer.launch import WorkerError, Workers, cluster
+from trainer.launch import Workers, cluster
 from trainer.place import process_environment
 from trainer.progress import say, track
+from trainer.restarts import WorkerError
 from trainer.trial import Trial, TrialResult, answer
 
 POLL_S = 0.5
