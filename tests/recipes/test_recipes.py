@@ -84,6 +84,16 @@ def test_slimpajama_dc_trains_on_what_each_configuration_draws() -> None:
         assert train.reference_steps == -(-drawn // train.tokens_per_step)
 
 
+def test_the_arms_of_the_small_btlm_differ_in_their_lengths_alone() -> None:
+    found = [load_train_recipe(RECIPES / "btlm_small" / f"train{arm}.yaml") for arm in ("", "_short", "_long")]
+    lengths = [[phase.seq_len for phase in recipe.phases.values()] for recipe in found]
+    assert lengths == [[128, 512], [128, 128], [512, 512]]
+    same = [recipe.model_dump(exclude={"name": True, "phases": {"__all__": {"seq_len"}}}) for recipe in found]
+    assert same[0] == same[1] == same[2]
+    tokens = [phase.tokens or 0 for phase in read(RECIPES / "btlm_small" / "data.yaml").phases.values()]
+    assert tokens[0] == 3 * tokens[1]
+
+
 def test_crystal_reads_what_its_settings_say() -> None:
     """Steps · 2,112 windows · 2,048 tokens of each phase, and their shares of code."""
     phases = read(RECIPES / "crystal" / "data.yaml").phases
