@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -66,43 +67,63 @@ def page(found: Positions) -> str:
 
 
 def picture(found: Positions) -> bytes:
-    """Loss over position on a logarithmic axis: a colour per checkpoint, dashes where its slopes are interpolated."""
+    """Loss over position on a logarithmic axis, and beside it each curve less the first, with paired intervals.
+
+    A colour per checkpoint; dashes where its slopes are interpolated. The loss has an interval for the first curve
+    only: those of the others are about as wide, for they are over the same documents, and tell nothing of differences.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.0, 4.4), layout="constrained")
-    axes: Axes = figure.subplots()
+    panels = 2 if found.curves[1:] else 1
+    figure = Figure(figsize=(5.4 * panels, 4.6), layout="constrained")
+    left, *right = figure.subplots(1, panels, squeeze=False).ravel()
+    for curve, colour, style in _styles(found):
+        _line(left, found, curve, curve.losses, colour, style, band=curve is found.curves[0])
+        for axes in right:
+            _line(axes, found, curve, curve.differences, colour, style, band=True)
+    left.set_ylabel("loss, nats per token", fontsize=9, color=INK)
+    for axes in right:
+        axes.axhline(0, color=COLOURS[0], linewidth=1.5)
+        axes.set_ylabel(f"less that of {found.curves[0].label}", fontsize=9, color=INK)
+    for axes in (left, *right):
+        _frame(axes, found)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return png(figure)
+
+
+def _styles(found: Positions) -> Iterator[tuple[Curve, str, str]]:
     colours = dict(zip(found.checkpoints, COLOURS * len(found.checkpoints), strict=False))
-    drawn: dict[str, int] = {}
+    drawn: Counter[str] = Counter()
     for curve in found.curves:
-        style = STYLES[drawn.get(curve.checkpoint, 0) % len(STYLES)]
-        drawn[curve.checkpoint] = drawn.get(curve.checkpoint, 0) + 1
-        _line(axes, found, curve, colours[curve.checkpoint], style)
+        yield curve, colours[curve.checkpoint], STYLES[drawn[curve.checkpoint] % len(STYLES)]
+        drawn[curve.checkpoint] += 1
+
+
+def _line(
+    axes: Axes, found: Positions, curve: Curve, values: Sequence[Value], colour: str, style: str, *, band: bool
+) -> None:
+    known = found.buckets[: len(values)]
+    at = [(bucket.first * bucket.stop) ** 0.5 for bucket in known]  # the middle on a logarithmic axis
+    axes.plot(
+        at, [v.value for v in values], style, color=colour, marker="o", markersize=2.5, linewidth=1.5, label=curve.label
+    )
+    if band:
+        axes.fill_between(at, [v.low for v in values], [v.high for v in values], color=colour, alpha=0.12, linewidth=0)
+
+
+def _frame(axes: Axes, found: Positions) -> None:
     for length in sorted({item.trained_length for item in found.checkpoints.values()}):
         axes.axvline(length, color="#999999", linewidth=0.8, linestyle=(0, (1, 2)))
         axes.annotate(
-            f"trained on {length:,}", (length, 1.0), xycoords=("data", "axes fraction"), xytext=(3, -9),
+            f"trained on {length:,}", (length, 1.0), xycoords=("data", "axes fraction"), xytext=(3, 2),
             textcoords="offset points", fontsize=7, color="#777777",
         )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks([b.stop for b in found.buckets], [f"{b.stop:,}" for b in found.buckets], rotation=45)
     axes.minorticks_off()
     axes.set_xlabel("tokens read before", fontsize=9, color=INK)
-    axes.set_ylabel("loss, nats per token", fontsize=9, color=INK)
-    axes.legend(fontsize=8, frameon=False)
     plain(axes)
-    return png(figure)
-
-
-def _line(axes: Axes, found: Positions, curve: Curve, colour: str, style: str) -> None:
-    known = found.buckets[: len(curve.losses)]
-    at = [(bucket.first * bucket.stop) ** 0.5 for bucket in known]  # the middle on a logarithmic axis
-    axes.plot(
-        at, [v.value for v in curve.losses], style, color=colour, marker="o", markersize=2.5, linewidth=1.5,
-        label=curve.label,
-    )  # fmt: skip
-    if curve.scale == 1:
-        lows, highs = [v.low for v in curve.losses], [v.high for v in curve.losses]
-        axes.fill_between(at, lows, highs, color=colour, alpha=0.1, linewidth=0)
 
 
 Of = Callable[[Curve], Sequence[Value]]
