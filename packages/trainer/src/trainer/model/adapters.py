@@ -54,9 +54,11 @@ class LoraLinear(nn.Module):
         self.lora_b = nn.Parameter(torch.zeros(outputs, lora.rank))
 
     def forward(self, x_BTI: Tensor) -> Tensor:
-        a_BTR = functional.linear(functional.dropout(x_BTI, self.dropout, self.training), self.lora_a)
-        added_BTO = functional.linear(a_BTR, self.lora_b) * self.scale
-        return functional.linear(x_BTI, self.weight, self.bias) + added_BTO
+        out_BTO = functional.linear(x_BTI, self.weight, self.bias)
+        a_BTR = functional.linear(functional.dropout(x_BTI, self.dropout, self.training), self.lora_a) * self.scale
+        # The sum in the product's own pass: at these ranks a pass over the outputs costs as much as the product.
+        added = torch.addmm(out_BTO.flatten(0, -2), a_BTR.flatten(0, -2), self.lora_b.t())
+        return added.view(out_BTO.shape)
 
 
 def logits(x_BTC: Tensor, table: nn.Module) -> Tensor:
