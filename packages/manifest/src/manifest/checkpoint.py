@@ -9,6 +9,7 @@ depends on the number of workers.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, Self
 
@@ -41,10 +42,14 @@ class StepWindows(Model):
 
 
 class Timeline(Model):
-    """The order record with the pace of each of its segments: which windows each step reads."""
+    """The order record with the pace of each of its segments: which windows each step reads.
+
+    skipped: steps [first, stop), in order and apart, of whose windows nothing was learned, as after a spike of the loss.
+    """
 
     order: OrderRecord
     paces: tuple[Pace, ...]
+    skipped: tuple[tuple[int, int], ...] = Field(default=(), exclude_if=lambda value: value == ())
 
     @model_validator(mode="after")
     def _paces_fit(self) -> Self:
@@ -69,6 +74,11 @@ class Timeline(Model):
     def steps(self, segment: int) -> int:
         """Steps of a segment, its last one perhaps smaller."""
         return -(-self.windows(segment) // self.paces[segment].windows_per_step)
+
+    def learns(self, step: int) -> bool:
+        """Whether a step is not one of those that were skipped."""
+        at = bisect_right(self.skipped, step, key=lambda steps: steps[0])
+        return at == 0 or step >= self.skipped[at - 1][1]
 
     @property
     def total_steps(self) -> int:

@@ -4,7 +4,8 @@
     step ──► windows ──► slots ──order──► blocks ──► spans of documents
 
 A window reads seq_len tokens and learns within them, so nothing outside a window is seen. A document is followed
-through plain tokens: what a transform such as fill-in-the-middle cuts off at reading time is counted as read.
+through plain tokens: what a transform such as fill-in-the-middle cuts off at reading time is counted as read. Windows of
+a step that was skipped are no exposure, as nothing was learned of them; `documents_of_step` lists them all the same.
 `streams` below maps the id of a tokens artifact to its stream, and that of a pack to the stream laid out in its bins.
 """
 
@@ -122,6 +123,9 @@ def _exposures_in(timeline: Timeline, reading: Read, parts: Sequence[tuple[int, 
     segment = timeline.order.segments[reading.segment]
     first_window = (reading.slot - segment.first_slot) * timeline.windows_per_slot(reading.segment)
     for within, tokens in _tokens_per_window(parts, timeline.paces[reading.segment].seq_len).items():
+        step = timeline.step_of(reading.segment, first_window + within)
+        if not timeline.learns(step):
+            continue
         yield Exposure(
             segment=reading.segment,
             phase=segment.phase,
@@ -129,7 +133,7 @@ def _exposures_in(timeline: Timeline, reading: Read, parts: Sequence[tuple[int, 
             view=reading.view,
             slot=reading.slot,
             window=first_window + within,
-            step=timeline.step_of(reading.segment, first_window + within),
+            step=step,
             tokens=tokens,
         )
 

@@ -3,7 +3,8 @@
 at (ISO 8601, UTC), event, step, and what belongs to the event:
 
 restart   step: that it goes on after. why: the last words of the worker that was lost
-spike     step, loss, limit, action, documents: how many the step read (`trainer audit --step` lists them)
+spike     step, loss, limit, action; to (of a rewind: the step that it goes on after), skipped: [first, stop) that are not
+          learned; table, documents, worst: what the step read (spike_table.py)
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from manifest.artifact import Opened
 from manifest.checkpoint import Checkpoint
@@ -41,8 +42,10 @@ from trainer.model.adapters import adapt, description
 from trainer.model.decoder import build
 from trainer.packs import open_packs, references
 from trainer.retention import retain
-from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, rewind, started_from
+from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, read_run, rewind, started_from
 from trainer.schedule import Curve, curves, weight_decays
+from trainer.spike_met import met_spike, resumed
+from trainer.spikes import SpikeWatch
 from trainer.timeline import tokens_before
 from trainer.trainable import Leg, leg_at, legs
 
@@ -69,6 +72,11 @@ class Training:
     curves: tuple[Curve, ...]
     decays: tuple[Curve, ...]
     packs: tuple[Opened, ...]
+    spikes: SpikeWatch
+
+
+Ended = Literal["done", "asked", "rewound"]
+"""Why the steps of a leg ended: at its end, because a rank was asked to stop, or to go back to a checkpoint."""
 
 
 def train(store: LocalStore, run: Run, stop: Stop) -> None:
@@ -84,10 +92,12 @@ def train(store: LocalStore, run: Run, stop: Stop) -> None:
         leg = leg_at(all_legs, _done(found))
         training = _prepare(store, run, leg, found)
         try:
-            asked = _train_leg(training, found, stop)
+            ended = _train_leg(training, found, stop)
         finally:
             training.engine.close()
-        if asked or leg.stop == run.timeline.total_steps:
+        if ended == "rewound":
+            run = read_run(store.root / run.path)
+        elif ended == "asked" or leg.stop == run.timeline.total_steps:
             return
 
 
@@ -108,14 +118,14 @@ def _prepare(store: LocalStore, run: Run, leg: Leg, found: Opened | None) -> Tra
         mixtures, run.timeline, rank=engine.rank, world=engine.world, phases=run.recipe.phases, packs=packs
     )
     rates, decays = curves(run.recipe, run.timeline), weight_decays(run.recipe, run.timeline)
-    return Training(store, run, leg, engine, {}, source, rates, decays, packs)
+    spikes = resumed(run, found.manifest if found else None)  # type: ignore[arg-type]
+    return Training(store, run, leg, engine, {}, source, rates, decays, packs, spikes)
 
 
-def _train_leg(training: Training, found: Opened | None, stop: Stop) -> bool:
+def _train_leg(training: Training, found: Opened | None, stop: Stop) -> Ended:
     """Goes on after the newest full checkpoint, else from the start, which is published untrained.
 
     The start is random, or the model that the run starts from; where a run goes on, that is not read again.
-    Returns whether a rank was asked to stop.
     """
     store, run, engine = training.store, training.run, training.engine
     first = _done(found)
@@ -134,45 +144,71 @@ def _train_leg(training: Training, found: Opened | None, stop: Stop) -> bool:
     return _steps(training, first, stop)
 
 
-def _steps(training: Training, first: int, stop: Stop) -> bool:
-    run = training.run
+def _steps(training: Training, first: int, stop: Stop) -> Ended:
+    run, directory = training.run, training.store.root / training.run.path
     total = run.timeline.total_steps
     ends = {steps.stop for steps in run.timeline.phase_steps().values()}
     with prefetched(training.source, first, training.leg.stop) as batches:
         for batch in batches:
-            row, asked = _step(training, batch, stop)
-            done = batch.step + 1
-            if not (math.isfinite(row.loss or 0.0) and math.isfinite(row.grad_norm)):
-                raise _diverged(run, row)
-            if training.engine.rank == 0:
-                metrics.append(training.store.root / run.path / METRICS, row)
+            done, asked = batch.step + 1, False
+            _reset_where_due(training, batch)
+            if not training.spikes.passes_over(batch.step):
+                outcome = _step(training, batch, stop)
+                row, asked = outcome.row, outcome.asked
+                if not (math.isfinite(row.loss or 0.0) and math.isfinite(row.grad_norm)):
+                    raise _diverged(run, row)
+                if training.engine.rank == 0:
+                    metrics.append(directory / METRICS, row)
+                if outcome.limit is not None and met_spike(training, batch, row, outcome.losses, outcome.limit):
+                    return "rewound"
             if done in ends:
                 require_frozen(training.engine, training.frozen, run=run.name, step=done)
             if asked or done == total or is_due(run, done):
                 _save(training, done, full=True)
             if asked:
-                return True
-    return False
+                return "asked"
+    return "done"
 
 
-def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.StepMetrics, bool]:
-    """Learns one step. Returns its row, the same on all ranks, and whether any rank has been asked to stop."""
+@dataclass(frozen=True)
+class _Outcome:
+    """A step's row, whether any rank has been asked to stop, and the limit if it is a spike: the same on all ranks.
+
+    losses (N,): of this rank's rows, as the engine gives them.
+    """
+
+    row: metrics.StepMetrics
+    asked: bool
+    limit: float | None
+    losses: Tensor
+
+
+def _reset_where_due(training: Training, batch: StepBatch) -> None:
+    run = training.run
+    phase = run.timeline.order.segments[batch.segment].phase
+    if run.recipe.phases[phase].optimizer == "reset" and batch.step == run.timeline.phase_steps()[phase].start:
+        training.engine.reset_optimizer()
+
+
+def _step(training: Training, batch: StepBatch, stop: Stop) -> _Outcome:
+    """Learns one step, unless it is a spike that is not to be learned."""
     started = time.monotonic()
     run, engine, views = training.run, training.engine, training.source.views
     phase = run.timeline.order.segments[batch.segment].phase
-    if run.recipe.phases[phase].optimizer == "reset" and batch.step == run.timeline.phase_steps()[phase].start:
-        engine.reset_optimizer()
     torch.manual_seed(hash64(f"winnow step 1|{run.seed}|{batch.step}|{engine.rank}") >> 1)
     rate = training.curves[batch.segment].rate(batch.step)
     decay = training.decays[batch.segment].rate(batch.step)
-    result = engine.step(batch, rate, decay)
-    sums_V2 = metrics.view_sums(result.losses, batch, len(views))
+    losses = engine.accumulate(batch, rate, decay)
+    sums_V2 = metrics.view_sums(losses, batch, len(views))
     fim_C = torch.from_numpy(batch.fim.sum(axis=0)).double()
     rest = torch.tensor([float(batch.padding), float(stop())], dtype=torch.float64)
     everyone = engine.sum(torch.cat([sums_V2.flatten(), fim_C, rest]))
     sums_V2 = everyone[: sums_V2.numel()].view_as(sums_V2)
     loss, per_view = metrics.mean_losses(sums_V2, views)
     fim = dict(zip(COUNTS, map(int, everyone[sums_V2.numel() : -2]), strict=True))
+    limit = training.spikes.judge(phase, loss)
+    held = limit is not None and run.recipe.spikes.action != "report"
+    norm = engine.update(held=held)
     tokens, before = tokens_before(run.timeline, batch.step + 1), tokens_before(run.timeline, batch.step)
     seconds = time.monotonic() - started
     row = metrics.StepMetrics(
@@ -183,15 +219,16 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> tuple[metrics.Ste
         loss=loss,
         views=per_view,
         lr=rate,
-        grad_norm=result.gradient_norm,
+        grad_norm=norm,
         tokens_per_s=round((tokens - before) / seconds, 1),
         seconds=round(seconds, 4),
         fim=fim if training.source.of_segment(batch.segment).reader.fim else None,
         padding=int(everyone[-2]) if training.packs else None,
         memory_bytes=peak_bytes(),
         weight_decay=decay if run.recipe.schedules_weight_decay else None,
+        skipped=held or None,
     )
-    return row, bool(everyone[-1] > 0)
+    return _Outcome(row, bool(everyone[-1] > 0), limit, losses)
 
 
 def is_due(run: Run, done: int) -> bool:
@@ -214,7 +251,7 @@ def _save(training: Training, step: int, *, full: bool) -> None:
         step=step,
         tokens=tokens_before(run.timeline, step),
         full=full,
-        timeline=run.timeline,
+        timeline=run.timeline.model_copy(update={"skipped": training.spikes.skipped_before(step)}),
         weights=(),
         inputs=mixture_inputs(store, run, path)
         | started_from(store, run, path)
@@ -240,9 +277,9 @@ def _save(training: Training, step: int, *, full: bool) -> None:
 
 
 def _partial(training: Training) -> dict[str, Any]:
-    """What a checkpoint says of frozen parameters, and of what stands beside them."""
+    """What a checkpoint says of frozen parameters, of what stands beside them, and of the last losses."""
     adapters = description(training.leg.trainable)
-    known = {"frozen": training.frozen, "adapters": adapters}
+    known = {"frozen": training.frozen, "adapters": adapters, "spikes": training.spikes.state()}
     return {key: value for key, value in known.items() if value}
 
 

@@ -7,6 +7,7 @@ those that the step learned; `loss` is nats per target over the step (null if it
 `lr` is the schedule's rate before each group's multiplier; `seconds` and `tokens_per_s` are the step's own. `fim`, in
 runs that have it: what fill-in-the-middle did in the step (see data/fim.py). `padding`, in runs with a phase of
 `packing: best_fit`: how many of the step's tokens are of no document. `weight_decay`, in runs that schedule it.
+`skipped`, true, where the step was read and not learned (spikes.py).
 `memory_bytes`: the most memory that worker 0 has needed so far (memory.py).
 """
 
@@ -43,6 +44,7 @@ class StepMetrics:
     padding: int | None = None
     memory_bytes: int | None = None
     weight_decay: float | None = None
+    skipped: bool | None = None
 
 
 def view_sums(loss_N: Tensor, batch: StepBatch, views: int) -> Tensor:
@@ -75,5 +77,5 @@ def append(file: Path, row: StepMetrics) -> None:
 
 
 def _fields(row: StepMetrics) -> dict[str, Any]:
-    absent = {key for key in ("fim", "padding", "weight_decay", "memory_bytes") if getattr(row, key) is None}
+    absent = {key for key in ("fim", "padding", "weight_decay", "memory_bytes", "skipped") if getattr(row, key) is None}
     return {key: value for key, value in asdict(row).items() if key not in absent}

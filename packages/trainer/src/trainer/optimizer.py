@@ -47,6 +47,16 @@ def parameter_groups(decoder: nn.Module, shape: Shape, recipe: OptimizerRecipe) 
     return [group for group in groups if group["params"]]
 
 
-def adamw(groups: list[dict[str, Any]], recipe: OptimizerRecipe) -> torch.optim.AdamW:
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW, which leaves steps out while `held` is set: no weight, moment or counter changes."""
+
+    held = False
+
+    def step(self, closure: Any = None) -> Any:
+        """A step, unless it is held."""
+        return None if self.held else super().step(closure)
+
+
+def adamw(groups: list[dict[str, Any]], recipe: OptimizerRecipe) -> AdamW:
     """torch's AdamW, in one pass over the memory; rate and decay of each group are set before every step."""
-    return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, fused=True)
+    return AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, fused=True)

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
 from manifest.progress import PLAIN_EVERY_S, Progress, note, report, span
+from trainer.events import EVENTS
 from trainer.run import METRICS, Run
 from trainer.timeline import tokens_before
 
@@ -75,6 +76,20 @@ class Follower:
         return [json.loads(line) for line in whole.splitlines()]
 
 
+def spiked(event: dict[str, Any]) -> str:
+    """A spike (events.py), for a person."""
+    what = {"report": "", "skip": "; it is not learned", "rewind": ""}[event["action"]]
+    if event["action"] == "rewind":
+        first, stop = event["skipped"]
+        what = f"; back to step {event['to']}, and past the steps {first} to {stop - 1}"
+    worst = event["worst"][0]
+    return (
+        f"spike at step {event['step']}: loss {event['loss']:.3f}, above the limit of {event['limit']:.3f}{what}. Its "
+        f"worst window ({worst['loss']:.3f}) reads {', '.join(worst['documents'][:3])}; all {event['documents']} "
+        f"documents are in {event['table']}"
+    )
+
+
 class Watch:
     """Shows the progress of a run; `look` is called a few times per second. Use as a context manager."""
 
@@ -82,7 +97,8 @@ class Watch:
         self._total = run.timeline.total_steps
         self._tokens = tokens_before(run.timeline, self._total)
         self._follower = Follower(directory / METRICS)
-        self._follower.rows()  # what earlier starts measured
+        self._events = Follower(directory / EVENTS)
+        self._follower.rows(), self._events.rows()  # what earlier starts measured and met
         self._bar = Bar(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(),
@@ -108,6 +124,9 @@ class Watch:
 
     def look(self) -> None:
         """Shows what is new."""
+        for event in self._events.rows():
+            if event["event"] == "spike":
+                say(spiked(event))
         rows = self._follower.rows()
         now = time.monotonic()
         if not rows:

@@ -1,6 +1,6 @@
 """A train recipe: *what* is learned and how. Flags say where and how big.
 
-    name, architecture, size, optimizer, engine, save
+    name, architecture, size, optimizer, engine, save, spikes
     start_from, vocabulary: a model that is there already, which says what the decoder is (or `trainer fit --base`)
     phases: one per phase of the mixture, same names, same order
 
@@ -23,6 +23,7 @@ from trainer.model.shape import Architecture
 from trainer.reading import read_yaml
 from trainer.recipe_schedule import ScheduleRecipe as ScheduleRecipe
 from trainer.recipe_schedule import WeightDecay
+from trainer.spikes import SpikesRecipe
 from trainer.trainable import ALL, Trainable
 
 Count = Annotated[fields.Count, Field(gt=0)]
@@ -152,6 +153,7 @@ class TrainRecipe(Model):
     optimizer: OptimizerRecipe = OptimizerRecipe()
     engine: EngineRecipe = EngineRecipe()
     save: SaveRecipe = SaveRecipe()
+    spikes: SpikesRecipe = SpikesRecipe()
     phases: dict[str, PhaseRecipe] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -204,9 +206,13 @@ class TrainRecipe(Model):
         """
         carried_out = {"zero", "offload", "activation_checkpointing", "micro_batch_tokens"}
         planned = {"__all__": {"reference_steps", "long_answers"}}
-        fields = self.model_dump(mode="json", exclude={"engine": carried_out, "save": True, "phases": planned})
+        fields = self.model_dump(
+            mode="json", exclude={"engine": carried_out, "save": True, "spikes": True, "phases": planned}
+        )
         grown = None if self.vocabulary is None else self.vocabulary.identified()
-        return fields | {"start_from": None, "vocabulary": grown}
+        passed_over = self.spikes.identified()
+        spikes = {} if passed_over is None else {"spikes": passed_over}
+        return fields | {"start_from": None, "vocabulary": grown} | spikes
 
 
 def load_recipe(path: Path) -> TrainRecipe:

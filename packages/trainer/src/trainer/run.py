@@ -47,8 +47,9 @@ class Run(Model):
     """run.json. `recipe` is resolved: its phases have the pace of the size. `tokens` is what --tokens asked, or None.
 
     `mixture` is what the run began with, which makes it that run; `changes`, in order of step, what it went on with.
-    `base` is the model whose weights it began with, `rows` those of tokens that the base had not (adapt/). All uris are
-    relative to the run's directory, or absolute.
+    `base` is the model whose weights it began with, `rows` those of tokens that the base had not (adapt/). `skipped` are
+    steps [first, stop) that it went back for and passes over (spikes.py). All uris are relative to the run's directory,
+    or absolute.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Run(Model):
     packs: tuple[Reference, ...] = ()
     base: Reference | None = None
     rows: Reference | None = None
+    skipped: tuple[tuple[int, int], ...] = ()
 
     @property
     def mixtures(self) -> tuple[Reference, ...]:
@@ -135,7 +137,7 @@ def known(store: LocalStore, asked: Run) -> Run:
         return asked
     present = read_run(store.root / asked.path)
     _require_same(present, asked, store.where(asked.path))
-    kept = {key: getattr(present, key) for key in ("timeline", "changes", "packs", "base", "rows")}
+    kept = {key: getattr(present, key) for key in ("timeline", "changes", "packs", "base", "rows", "skipped")}
     return asked.model_copy(update=kept)
 
 

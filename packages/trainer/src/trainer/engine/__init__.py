@@ -120,6 +120,11 @@ class Engine:
 
         A step without a single target on any rank has a gradient of 0: AdamW still takes it, with what it remembers.
         """
+        losses = self.accumulate(batch, rate, weight_decay)
+        return StepResult(losses, self.update())
+
+    def accumulate(self, batch: StepBatch, rate: float, weight_decay: float | None = None) -> Tensor:
+        """The first half of `step`, which only makes the gradients. Returns the losses, as in StepResult. Collective."""
         self._weight_decay = self._usual_decay if weight_decay is None else weight_decay
         for group in self._state.inner.param_groups:
             group["lr"] = rate * group["lr_multiplier"]
@@ -131,10 +136,19 @@ class Engine:
         for first in range(0, rows, size):
             self._deepspeed.set_gradient_accumulation_boundary(first + size >= rows)
             losses.append(self._forward_backward(batch, slice(first, first + size), targets))
+        return torch.cat(losses)
+
+    def update(self, *, held: bool = False) -> float:
+        """The second half: AdamW's step, or none if it is held, when weights, moments and counter stay. Collective.
+
+        Returns the norm of the gradient, and forgets that.
+        """
         # At stage 0 DeepSpeed reports no norm; the reduced gradients are there until its step.
         norm = self._state.gradient_norm() if self._stage == 0 else None
+        self._state.inner.held = held
         self._deepspeed.step()
-        return StepResult(torch.cat(losses), float(self._deepspeed.get_global_grad_norm()) if norm is None else norm)
+        self._state.inner.held = False
+        return float(self._deepspeed.get_global_grad_norm()) if norm is None else norm
 
     def _forward_backward(self, batch: StepBatch, rows: slice, targets: float) -> Tensor:
         tokens_BT = torch.from_numpy(batch.tokens[rows]).to(self.device)

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from trainer.optimizer import AdamW
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW remembers of each parameter, besides its step counter."""
 
@@ -32,10 +34,10 @@ class State:
         self._fill()
 
     @property
-    def inner(self) -> torch.optim.AdamW:
-        """torch's AdamW, under ZeRO's wrapper if there is one."""
+    def inner(self) -> AdamW:
+        """AdamW, under ZeRO's wrapper if there is one."""
         optimizer = self._engine.optimizer
-        inner: torch.optim.AdamW = optimizer if self._stage == 0 else optimizer.optimizer
+        inner: AdamW = optimizer if self._stage == 0 else optimizer.optimizer
         return inner
 
     def shapes(self) -> dict[str, torch.Size]:

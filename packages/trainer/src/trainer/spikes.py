@@ -1,0 +1,114 @@
+"""Steps whose loss is far above those before them: found, named, and passed over where the recipe says so.
+
+    spikes: {action: report | skip | rewind, window: 128, factor: 8}
+
+A loss is a spike above  median + factor · max(1.4826 · MAD, 1 % of the median)  of the last `window` losses of the
+phase. (MAD: the median of their distances from their median; 1.4826 of it is the standard deviation of what is normally
+distributed.) The limit is a function of losses alone, which are the same on all workers and stand in checkpoints: all
+workers agree, and a run that is resumed finds what one finds that was not. A spike's own loss counts from the next step
+on: a loss that stays on another level is no spike once half of the window is of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, Literal
+
+from pydantic import Field
+
+from manifest.record import Model
+
+Skipped = tuple[tuple[int, int], ...]
+"""Steps [first, stop) that a run passed over, in order and apart."""
+
+NORMAL = 1.4826
+"""The standard deviation of a normal distribution, in MADs."""
+
+LEAST = 0.01
+"""Of the median: what losses vary by at least, so that a loss that hardly varies has spikes, too, but not in its noise."""
+
+
+class SpikesRecipe(Model):
+    """What is done about a loss that is a spike.
+
+    report: nothing but saying so. skip: its step is read and not learned: no weight, moment or counter changes.
+    rewind: back to the newest checkpoint, and from there past the steps from `before` before the spike to `after` after
+    it, within the phase, without learning them. window: losses that are compared with; a quarter of it must be there.
+    """
+
+    action: Literal["report", "skip", "rewind"] = "report"
+    window: int = Field(default=128, ge=8)
+    factor: float = Field(default=8.0, gt=0, allow_inf_nan=False)
+    before: int = Field(default=100, ge=0)
+    after: int = Field(default=100, ge=0)
+
+    def identified(self) -> dict[str, Any] | None:
+        """What of it makes a run that run: nothing where it only reports."""
+        return None if self.action == "report" else self.model_dump(mode="json")
+
+
+@dataclass
+class SpikeWatch:
+    """The losses that a run has had of late, and the steps that it has passed over."""
+
+    recipe: SpikesRecipe
+    phase: str | None = None
+    losses: deque[float] = field(default_factory=deque)
+    skipped: Skipped = ()
+
+    @classmethod
+    def resumed(cls, recipe: SpikesRecipe, state: Mapping[str, Any] | None, skipped: Iterable[Skipped]) -> SpikeWatch:
+        """As it was when `state` was made. skipped: of the checkpoint, and of the run."""
+        state = state or {"phase": None, "losses": []}
+        together = merged(steps for part in skipped for steps in part)
+        return cls(recipe, state["phase"], deque(state["losses"], maxlen=recipe.window), together)
+
+    def state(self) -> dict[str, Any]:
+        """What `resumed` needs."""
+        return {"phase": self.phase, "losses": list(self.losses)}
+
+    def judge(self, phase: str, loss: float | None) -> float | None:
+        """The limit that the loss of a step is above; None if it is no spike. Remembers the loss."""
+        if phase != self.phase:
+            self.phase, self.losses = phase, deque(maxlen=self.recipe.window)
+        if loss is None:
+            return None
+        limit = spike_limit(self.losses, self.recipe)
+        self.losses.append(loss)
+        return limit if limit is not None and loss > limit else None
+
+    def skip(self, step: int) -> None:
+        """Remembers that a step is passed over."""
+        self.skipped = merged((*self.skipped, (step, step + 1)))
+
+    def passes_over(self, step: int) -> bool:
+        """Whether a step is one that is passed over."""
+        return any(first <= step < stop for first, stop in self.skipped)
+
+    def skipped_before(self, step: int) -> Skipped:
+        """The steps before `step` that were passed over."""
+        return tuple((first, min(stop, step)) for first, stop in self.skipped if first < step)
+
+
+def spike_limit(losses: Iterable[float], recipe: SpikesRecipe) -> float | None:
+    """The limit after some losses, by the formula above; None if they are fewer than a quarter of the window."""
+    held = list(losses)[-recipe.window :]
+    if len(held) < recipe.window // 4:
+        return None
+    middle = median(held)
+    deviation = NORMAL * median(abs(loss - middle) for loss in held)
+    return middle + recipe.factor * max(deviation, LEAST * abs(middle))
+
+
+def merged(steps: Iterable[tuple[int, int]]) -> Skipped:
+    """Ranges of steps in order; those that overlap or meet are one."""
+    joined: list[tuple[int, int]] = []
+    for first, stop in sorted(steps):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
+        else:
+            joined.append((first, stop))
+    return tuple(joined)
