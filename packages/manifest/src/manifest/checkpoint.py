@@ -44,7 +44,7 @@ class StepWindows(Model):
 class Timeline(Model):
     """The order record with the pace of each of its segments: which windows each step reads.
 
-    skipped: steps [first, stop), in order and apart, of whose windows nothing was learned, as after a spike of the loss.
+    skipped: steps [first, stop), in order and apart, of whose windows nothing was learned: the loss had a spike.
     """
 
     order: OrderRecord

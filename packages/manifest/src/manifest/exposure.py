@@ -4,8 +4,8 @@
     step ──► windows ──► slots ──order──► blocks ──► spans of documents
 
 A window reads seq_len tokens and learns within them, so nothing outside a window is seen. A document is followed
-through plain tokens: what a transform such as fill-in-the-middle cuts off at reading time is counted as read. Windows of
-a step that was skipped are no exposure, as nothing was learned of them; `documents_of_step` lists them all the same.
+through plain tokens: what a transform such as fill-in-the-middle cuts off at reading time is counted as read.
+Windows of a step that was skipped are no exposure, as nothing was learned of them; `documents_of_step` lists them.
 `streams` below maps the id of a tokens artifact to its stream, and that of a pack to the stream laid out in its bins.
 """
 

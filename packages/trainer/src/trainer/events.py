@@ -3,8 +3,8 @@
 at (ISO 8601, UTC), event, step, and what belongs to the event:
 
 restart   step: that it goes on after. why: the last words of the worker that was lost
-spike     step, loss, limit, action; to (of a rewind: the step that it goes on after), skipped: [first, stop) that are not
-          learned; table, documents, worst: what the step read (spike_table.py)
+spike     step, loss, limit, action; to: the step that a rewind goes on after; skipped: [first, stop), not learned;
+          table, documents, worst: what the step read (spike_table.py)
 """
 
 from __future__ import annotations

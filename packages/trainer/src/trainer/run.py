@@ -47,9 +47,9 @@ class Run(Model):
     """run.json. `recipe` is resolved: its phases have the pace of the size. `tokens` is what --tokens asked, or None.
 
     `mixture` is what the run began with, which makes it that run; `changes`, in order of step, what it went on with.
-    `base` is the model whose weights it began with, `rows` those of tokens that the base had not (adapt/). `skipped` are
-    steps [first, stop) that it went back for and passes over (spikes.py). All uris are relative to the run's directory,
-    or absolute.
+    `base` is the model whose weights it began with, `rows` those of tokens that the base had not (adapt/). `skipped`
+    are steps [first, stop) that it went back for and passes over (spikes.py). All uris are relative to the run's
+    directory, or absolute.
     """
 
     name: str

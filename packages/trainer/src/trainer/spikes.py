@@ -28,7 +28,7 @@ NORMAL = 1.4826
 """The standard deviation of a normal distribution, in MADs."""
 
 LEAST = 0.01
-"""Of the median: what losses vary by at least, so that a loss that hardly varies has spikes, too, but not in its noise."""
+"""Of the median: what losses vary by at least, so that one that hardly varies has no spikes in its noise."""
 
 
 class SpikesRecipe(Model):

@@ -124,7 +124,7 @@ class Engine:
         return StepResult(losses, self.update())
 
     def accumulate(self, batch: StepBatch, rate: float, weight_decay: float | None = None) -> Tensor:
-        """The first half of `step`, which only makes the gradients. Returns the losses, as in StepResult. Collective."""
+        """The first half of `step`: makes the gradients. Returns the losses, as in StepResult. Collective."""
         self._weight_decay = self._usual_decay if weight_decay is None else weight_decay
         for group in self._state.inner.param_groups:
             group["lr"] = rate * group["lr_multiplier"]

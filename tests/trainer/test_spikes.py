@@ -1,0 +1,216 @@
+"""Spikes of the loss: the limit against numpy, and runs that report, skip and go back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from manifest.artifact import Opened, open_artifact
+from manifest.checkpoint import Checkpoint
+from manifest.exposure import exposures
+from manifest.mixture import Mixture
+from manifest.store import LocalStore
+from trainer.audit import audit
+from trainer.data.loader import order_streams
+from trainer.engine import MOMENTS, Engine
+from trainer.events import events
+from trainer.fit import FitOptions, plan_run
+from trainer.launch import Workers
+from trainer.loop import train
+from trainer.model.decoder import build
+from trainer.progress import spiked
+from trainer.recipe import EngineRecipe, TrainRecipe
+from trainer.run import METRICS, Run, enter, read_run
+from trainer.sizes import resolve
+from trainer.spikes import SpikesRecipe, SpikeWatch, merged, spike_limit
+
+from .conftest import recipe_fields
+from .test_engine import OPTIMIZER, SHAPE, batches
+
+pytestmark = pytest.mark.usefixtures("process_group")
+
+# At a rate that teaches nothing, about every other step is above the median of those before it.
+SCHEDULE = {"shape": "constant", "warmup_steps": 0, "peak": 1e-9}
+SPIKES = {"window": 8, "factor": 1e-6}
+
+Prepare = Callable[..., tuple[LocalStore, Run]]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, make_mixture: Callable[..., Opened], make_recipe: Callable[..., Path]) -> Prepare:
+    mixture = make_mixture({"main": {"a": 10, "b": 6}})
+
+    def make(name: str, **spikes: Any) -> tuple[LocalStore, Run]:
+        phases = {"main": {"seq_len": 16, "tokens_per_step": 64, "schedule": SCHEDULE}}
+        recipe = make_recipe(phases=phases, spikes=SPIKES | spikes, save={"every_tokens": 256, "keep_full": 3})
+        store = LocalStore(tmp_path / name)
+        options = FitOptions(recipe=resolve(recipe, None), mixture=mixture.uri, out=store.uri, workers=Workers(None, 1))
+        return store, enter(store, plan_run(options, store))
+
+    return make
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    calls = iter(range(1, 1000))
+    return lambda: next(calls) >= steps
+
+
+def never() -> bool:
+    return False
+
+
+def rows(store: LocalStore, run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (store.root / run.path / METRICS).read_text().splitlines()]
+
+
+def spikes(store: LocalStore, run: Run) -> list[dict[str, Any]]:
+    return [event for event in events(store.root / run.path) if event["event"] == "spike"]
+
+
+def final(store: LocalStore, run: Run) -> Checkpoint:
+    found = store.manifest(run.checkpoint_path(run.timeline.total_steps))
+    assert isinstance(found, Checkpoint)
+    return found
+
+
+def to_the_bit(record: Checkpoint) -> tuple[Any, ...]:
+    return record.weights, record.moments, record.state, record.timeline
+
+
+def test_the_limit_is_the_median_and_a_multiple_of_the_distance_from_it() -> None:
+    losses = np.random.default_rng(0).normal(3.0, 0.2, 300).tolist()
+    recipe = SpikesRecipe(window=64, factor=5)
+    last = np.array(losses[-64:])
+    mad = np.median(np.abs(last - np.median(last)))
+    assert spike_limit(losses, recipe) == pytest.approx(np.median(last) + 5 * 1.4826 * mad)
+
+
+def test_there_is_no_limit_before_a_quarter_of_the_window_and_losses_that_do_not_vary_have_one_above_them() -> None:
+    recipe = SpikesRecipe(window=64, factor=5)
+    assert spike_limit([2.0] * 15, recipe) is None
+    assert spike_limit([2.0] * 16, recipe) == pytest.approx(2.0 * 1.05)
+
+
+def test_a_loss_that_stays_on_another_level_is_no_spike_for_ever() -> None:
+    watch = SpikeWatch.resumed(SpikesRecipe(window=32), None, [])
+    limits = [watch.judge("main", loss) for loss in [2.0] * 32 + [4.0] * 32]
+    assert [limit is not None for limit in limits] == [False] * 32 + [True] * 16 + [False] * 16
+
+
+def test_another_phase_begins_without_losses() -> None:
+    watch = SpikeWatch.resumed(SpikesRecipe(window=8), None, [])
+    assert [watch.judge("short", 2.0) for _ in range(8)] == [None] * 8
+    assert watch.judge("long", 9.0) is None
+
+
+def test_ranges_of_steps_that_meet_are_one() -> None:
+    assert merged([(5, 7), (1, 2), (2, 3), (6, 9)]) == ((1, 3), (5, 9))
+
+
+def test_only_what_changes_a_run_makes_it_another() -> None:
+    plain, *others = (
+        TrainRecipe.model_validate(recipe_fields(**fields)).identified()
+        for fields in ({}, {"spikes": {"factor": 3}}, {"spikes": {"action": "skip"}})
+    )
+    assert [other == plain for other in others] == [True, False]
+    assert "spikes" not in plain
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_step_that_is_held_changes_nothing(stage: int) -> None:
+    first, held, last = batches()
+    through, skipping = (
+        Engine(build(SHAPE, seed=0), OPTIMIZER, EngineRecipe.model_validate({"zero": stage})) for _ in range(2)
+    )
+    for engine in (through, skipping):
+        engine.step(first, 0.01)
+    skipping.accumulate(held, 0.01)
+    assert skipping.update(held=True) > 0
+    for engine in (through, skipping):
+        engine.step(last, 0.01)
+    assert skipping.optimizer_steps() == through.optimizer_steps() == 2
+    for name in through.trained():
+        for moment in (None, *MOMENTS):
+            assert torch.equal(skipping.gather(name, moment), through.gather(name, moment)), (name, moment)
+    through.close()
+    skipping.close()
+
+
+def test_a_spike_is_reported_with_what_its_step_read_and_is_learned(prepare: Prepare) -> None:
+    store, run = prepare("out")
+    train(store, run, never)
+    losses = [row["loss"] for row in rows(store, run)]
+    recipe = run.recipe.spikes
+    limits = {step: spike_limit(losses[:step], recipe) for step in range(len(losses))}
+    expected = {step: limit for step, limit in limits.items() if limit is not None and losses[step] > limit}
+    assert {event["step"]: event["limit"] for event in spikes(store, run)} == expected != {}
+    assert final(store, run).state["optimizer_steps"] == run.timeline.total_steps
+    event = spikes(store, run)[0]
+    header, *table = (store.root / run.path / event["table"]).read_text().splitlines()
+    audited_header, *audited = audit(store.root / run.path, event["step"])
+    assert header == f"loss\t{audited_header}"
+    assert sorted(line.split("\t", 1)[1] for line in table) == sorted(audited)
+    by_window = [float(line.split("\t", 1)[0]) for line in table]
+    assert by_window == sorted(by_window, reverse=True)
+    windows = {line.split("\t")[1]: loss for line, loss in zip(table, by_window, strict=True)}
+    assert np.mean(list(windows.values())) == pytest.approx(event["loss"], abs=1e-3)
+    assert event["worst"][0]["documents"][0] in spiked(event)
+
+
+def test_a_skipped_step_is_read_and_not_learned_also_where_the_run_was_stopped(prepare: Prepare) -> None:
+    through, stopped = prepare("through", action="skip"), prepare("stopped", action="skip")
+    train(*through, never)
+    train(*stopped, stop_after(7))
+    train(*stopped, never)
+    assert to_the_bit(final(*stopped)) == to_the_bit(final(*through))
+    skipped = {row["step"] for row in rows(*through) if row.get("skipped")}
+    assert skipped == {event["step"] for event in spikes(*through)} != set()
+    record = final(*through)
+    assert {step for first, stop in record.timeline.skipped for step in range(first, stop)} == skipped
+    assert record.state["optimizer_steps"] == record.step - len(skipped)
+
+
+def test_documents_of_a_skipped_step_are_not_seen_in_it(prepare: Prepare) -> None:
+    store, run = prepare("out", action="skip")
+    train(store, run, never)
+    record = final(store, run)
+    mixture = open_artifact(store.where(run.path) + "/" + run.mixture.uri)
+    assert isinstance(mixture.manifest, Mixture)
+    streams = order_streams(mixture, record.timeline, [])
+    learned, planned = (
+        {exposure.step for n in range(60) for exposure in exposures(timeline, streams, f"a/{n}")}
+        for timeline in (record.timeline, run.timeline)
+    )
+    skipped = {event["step"] for event in spikes(store, run)}
+    assert planned & skipped
+    assert learned == planned - skipped
+
+
+def test_a_run_goes_back_and_past_the_windows_of_a_spike_also_where_it_was_stopped(prepare: Prepare) -> None:
+    settings = {"action": "rewind", "before": 1, "after": 1}
+    through, stopped = prepare("through", **settings), prepare("stopped", **settings)
+    train(*through, never)
+    train(*stopped, stop_after(9))
+    train(*stopped, never)
+    assert to_the_bit(final(*stopped)) == to_the_bit(final(*through))
+    store, run = through
+    found = spikes(store, run)
+    assert found
+    for event in found:
+        checkpoint, (first, stop) = event["to"], event["skipped"]
+        assert checkpoint % 4 == 0
+        assert checkpoint <= event["step"]
+        assert first == max(checkpoint, event["step"] - 1)
+        assert stop == min(event["step"] + 2, run.timeline.total_steps)
+    passed = read_run(store.root / run.path).skipped
+    assert passed == merged([tuple(event["skipped"]) for event in found])
+    assert final(store, run).timeline.skipped == passed
+    steps = {step for first, stop in passed for step in range(first, stop)}
+    assert [row["step"] for row in rows(store, run)] == [s for s in range(run.timeline.total_steps) if s not in steps]
+    assert final(store, run).state["optimizer_steps"] == run.timeline.total_steps - len(steps)
