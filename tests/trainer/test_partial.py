@@ -224,15 +224,15 @@ def test_a_frozen_parameter_that_changes_stops_the_run_before_it_is_saved(
     prepare: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, run = prepare()
-    step = Engine.step
+    update = Engine.update
 
-    def careless(engine: Engine, *given: Any) -> Any:
-        result = step(engine, *given)
+    def careless(engine: Engine, **given: Any) -> Any:
+        result = update(engine, **given)
         if "layers.0.attention.query.bias" not in engine.trained():
             engine.scatter("layers.0.attention.query.bias", torch.ones(16))
         return result
 
-    monkeypatch.setattr(Engine, "step", careless)
+    monkeypatch.setattr(Engine, "update", careless)
     with pytest.raises(
         FrozenChangedError, match=r"layers\.0\.attention\.query\.bias is frozen, and has changed by step 2"
     ):
