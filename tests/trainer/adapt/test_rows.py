@@ -226,7 +226,9 @@ def test_tokens_that_never_fire_are_named_before_training(llama: Path, mixtures:
     grown = open_grown(store.where(run.path), run.rows)
     said, warning = firing.remarks(firing.count(mixtures.english), grown.texts)
     assert said.startswith(f"0 of {ADD} new tokens fire in the mixture: 0 times in all ")
-    assert warning.startswith(f"warning: {ADD} new tokens never fire there")
+    assert warning.startswith(
+        f"warning: new tokens that never fire there, so that nothing is learned of them ({ADD}): "
+    )
     assert f"{grown.rows[0].id} {grown.rows[0].token!r}" in warning
     found = firing.count(mixtures.grown)
     stream = open_streams(mixtures.grown)["arabic"]

@@ -58,6 +58,6 @@ def remarks(firing: Firing, new: Mapping[int, str]) -> Iterator[str]:
         shown = ", ".join(f"{number} {new[number]!r}" for number in silent[:SHOWN])
         more = f" and {len(silent) - SHOWN:,} more" if len(silent) > SHOWN else ""
         yield (
-            f"warning: {len(silent):,} new tokens never fire there, so nothing is learned of them: {shown}{more}. "
-            "Learn fewer tokens, or read more of the text that has them"
+            f"warning: new tokens that never fire there, so that nothing is learned of them ({len(silent):,}): "
+            f"{shown}{more}. Learn fewer tokens, or read more of the text that has them"
         )
