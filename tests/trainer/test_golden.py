@@ -1,8 +1,8 @@
 """The losses of 20 steps of each recipe in small: what a refactor may not move.
 
 Each recipe has its own architecture, optimizer and schedules, at a size of two layers, with windows 64 times shorter,
-over patterned tokens. Where a change is meant to move them, `pytest tests/trainer/test_golden.py --rewrite-golden`
-writes golden/*.json anew; the diff then says by how much.
+over patterned tokens, in fp32. Where a change is meant to move them, they are written anew by
+`pytest tests/trainer/test_golden.py --rewrite-golden`; the diff of golden/*.json then says by how much.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def shortened(recipe: TrainRecipe) -> TrainRecipe:
     phases = {
         name: phase.model_copy(update={"seq_len": phase.seq_len // SHORTER}) for name, phase in recipe.phases.items()
     }
-    return recipe.model_copy(update={"phases": phases})
+    in_fp32 = recipe.engine.model_copy(update={"precision": "fp32"})
+    return recipe.model_copy(update={"phases": phases, "engine": in_fp32})
 
 
 def steps_of(recipe: TrainRecipe) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
@@ -28,7 +29,7 @@ from trainer.restarts import WorkerError
 from trainer.run import METRICS, enter
 from trainer.search import RANGES, SearchOptions, draw, search
 from trainer.sizes import resolve_recipe
-from trainer.sweep import judge
+from trainer.sweep import SweepOptions, judge, sweep
 from trainer.trial import Trial, run_trial
 
 MakeMixture = Callable[..., Opened]
@@ -120,6 +121,32 @@ def test_ray_finds_what_this_process_finds(proxies: Proxies, tmp_path: Path) -> 
     trials = [proxies.trial(16, rate, seed=0) for rate in (0.01, 0.02, 0.04)]
     here, there = fan_out(trials, ONE, tmp_path / "here"), fan_out(trials, Workers("ray", 2), tmp_path / "there")
     assert {key: result.losses for key, result in there.items()} == {key: result.losses for key, result in here.items()}
+
+
+@pytest.mark.slow
+def test_with_btlms_mup_the_best_rate_transfers_and_without_it_does_not(
+    make_mixture: MakeMixture, tmp_path: Path
+) -> None:
+    opened = make_mixture({"short": {"a": 300, "b": 300}, "long": {"a": 100, "b": 100}}, tokens=40000, block_tokens=128)
+    manifest = opened.manifest
+    assert isinstance(manifest, Mixture)
+    reference = Reference(kind="mixture", name=manifest.name, id=manifest.id, uri=str(Path(opened.uri).absolute()))
+    pace = Pace(tokens=24_000, tokens_per_step=512, seq_len=64)
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "btlm" / "train.yaml")
+    options = SweepOptions(widths=(32, 64, 128), rates=7, standard=True)
+    found = sweep(Proxies(recipe, manifest, reference, pace), options, ONE, tmp_path)
+    assert found.passed
+    with_mup, without = found.parametrisations["muP"], found.parametrisations["standard"]
+    assert with_mup.drift is not None
+    best = [curve.best_on_grid for curve in without.curves]
+    assert best == sorted(best, key=lambda rate: -(rate or 0.0))
+    assert (best[0] or 0.0) >= 4 * (best[-1] or 0.0)
+    # Wider is better at every rate that is not too high; without muP that depends on the rate.
+    losses = [dict(curve.losses) for curve in with_mup.curves]
+    low = sorted(losses[0])[:4]
+    assert all(
+        (wide[rate] or 9.0) < (narrow[rate] or 0.0) for narrow, wide in itertools.pairwise(losses) for rate in low
+    )
 
 
 RATES = [2.0**power for power in range(-10, -3)]

@@ -200,7 +200,8 @@ def lines(plan: Plan) -> Iterator[str]:
     if plan.steps is not None and plan.tokens is not None and plan.flops is not None:
         yield f"  in all      {plan.steps:,} steps, {_short(plan.tokens)} tokens, {plan.flops:.2e} FLOPs"
     yield from _published(plan)
-    yield f"  memory      per worker, for {', '.join(map(str, WORKERS))} workers, {plan.precision}, without activations"
+    workers = ", ".join(map(str, WORKERS))
+    yield f"  memory      per worker, for {workers} workers, {_precision(plan)}, without activations"
     for stage, held in plan.memory_bytes.items():
         yield f"    {stage}    {', '.join(map(gigabytes, held.values()))}"
     if plan.room is not None:
@@ -209,6 +210,10 @@ def lines(plan: Plan) -> Iterator[str]:
         yield f"  size {plan.size} sets {note}"
     for remark in plan.packing:
         yield f"  {remark}"
+
+
+def _precision(plan: Plan) -> str:
+    return "bf16, as where a GPU has it" if plan.precision == "auto" else plan.precision
 
 
 def _published(plan: Plan) -> Iterator[str]:

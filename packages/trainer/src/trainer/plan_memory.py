@@ -121,8 +121,8 @@ def activation_bytes(shape: Shape, phase: PhaseRecipe, engine: EngineRecipe) -> 
     """Bytes of the activations of one micro-batch, as an estimate.
 
     All layers' values, or their inputs and one layer's values where activations are computed again; three times the
-    logits (they, their logarithms, their gradient); ALiBi's bias, heads · T² and once per window where documents do not
-    see each other.
+    logits (they, their logarithms, their gradient), in fp32; ALiBi's bias, heads · T² and once per window where
+    documents do not see each other.
     """
     windows = max(1, engine.micro_batch_tokens // phase.seq_len)
     layers = (
@@ -130,25 +130,25 @@ def activation_bytes(shape: Shape, phase: PhaseRecipe, engine: EngineRecipe) -> 
         if engine.activation_checkpointing
         else shape.layers * layer_values(shape)
     )
-    per_token = layers + 2 * shape.width + 3 * shape.padded_vocab
+    each = 2 if _half(engine.precision) and engine.zero else 4
+    per_token = (layers + 2 * shape.width) * each + 3 * shape.padded_vocab * 4
     bias = 0
     if shape.architecture.position == "alibi":
         bias = shape.heads * phase.seq_len**2 * (1 if phase.packing == "concat" else windows)
-    return (windows * phase.seq_len * per_token + bias) * (2 if _half(engine.precision) else 4)
+    return windows * phase.seq_len * per_token + bias * each
 
 
 def room(shape: Shape, phases: Mapping[str, PhaseRecipe], engine: EngineRecipe, *, gpus: int, bytes_each: int) -> Room:
     """Whether a run fits on `gpus` devices of `bytes_each` bytes, at every stage."""
-    activations, recomputed = (
-        max(activation_bytes(shape, phase, how) for phase in phases.values())
-        for how in (engine, engine.model_copy(update={"activation_checkpointing": True}))
-    )
-
     held, learned = held_and_trained(shape, phases)
+
+    def activations(stage: int, **how: bool) -> int:
+        settings = engine.model_copy(update={"zero": stage, **how})
+        return max(activation_bytes(shape, phase, settings) for phase in phases.values())
 
     def needed(stage: int, workers: int) -> int:
         offload = engine.offload if stage else "none"
-        return activations + state_bytes(
+        return activations(stage) + state_bytes(
             held, stage, workers, trained=learned, precision=engine.precision, offload=offload
         )
 
@@ -162,7 +162,13 @@ def room(shape: Shape, phases: Mapping[str, PhaseRecipe], engine: EngineRecipe, 
         )
         for stage in STAGES
     }
-    return Room(gpus=gpus, bytes_each=bytes_each, activations=activations, recomputed=recomputed, stages=stages)
+    return Room(
+        gpus=gpus,
+        bytes_each=bytes_each,
+        activations=activations(engine.zero),
+        recomputed=activations(engine.zero, activation_checkpointing=True),
+        stages=stages,
+    )
 
 
 def room_lines(found: Room) -> Iterator[str]:
