@@ -135,6 +135,37 @@ def test_metrics_have_a_row_per_step_with_the_loss_of_each_view(prepare: Prepare
     assert found[6]["loss"] < found[0]["loss"]
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_metrics_have_the_norm_of_the_weights_each_groups_rate_and_the_share_of_the_peak(
+    prepare: Prepare, stage: int
+) -> None:
+    store, run = prepare(engine={"zero": stage})
+    train(store, run, never)
+    first, *_, last = rows(store, run)
+    decoder = build(run.shape, seed=run.seed)
+    norm = torch.linalg.vector_norm(torch.cat([held.detach().flatten() for held in decoder.parameters()]))
+    assert first["weight_norm"] == pytest.approx(float(norm), rel=1e-5)
+    assert last["weight_norm"] != first["weight_norm"]
+    record = final(store, run)
+    multipliers = {group["name"]: group["lr_multiplier"] for group in record.state["groups"]}
+    assert last["rates"] == pytest.approx({name: last["lr"] * by for name, by in multipliers.items()})
+    peak = record.producer.measured["peak_flops"]  # type: ignore[union-attr]
+    done = run.shape.flops_per_token(16) * first["tokens"] / first["seconds"]
+    assert first["mfu"] == pytest.approx(done / peak, rel=0.01, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("save", "expected"),
+    [({"every_steps": 3}, [0, 3, 4, 6, 7]), ({"count": 2}, [0, 4, 7]), ({"count": 7}, list(range(8)))],
+)
+def test_checkpoints_come_every_so_many_steps_or_so_many_in_all(
+    prepare: Prepare, save: dict[str, int], expected: list[int]
+) -> None:
+    store, run = prepare(save=save)  # phases end at 4 and 7
+    train(store, run, never)
+    assert list(map(int, store.list(f"{run.path}/checkpoints"))) == expected
+
+
 def test_the_first_loss_is_that_of_the_untrained_twin(prepare: Prepare) -> None:
     store, run = prepare()
     train(store, run, never)

@@ -90,6 +90,7 @@ def _fit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="when a worker is lost, all go on from the newest checkpoint; so often in a row without a new one "
         "(default %(default)s)",
     )
+    fit.add_argument("--tensorboard", action="store_true", help="write metrics for TensorBoard, too: <run>/tensorboard")
     fit.add_argument(
         "--dry-run", action="store_true", help="print the plan of the run, its schedules and what would be warned of"
     )
@@ -238,6 +239,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         name=_run_name(arguments.name),
         continue_with=arguments.continue_with,
         max_restarts=_number("--max-restarts", arguments.max_restarts, least=0),
+        tensorboard=arguments.tensorboard,
     )
     print("\n".join(dry_run(options)) if arguments.dry_run else fit(options))
 

@@ -65,6 +65,7 @@ class FitOptions:
 
     continue_with: the mixture to read from the newest full checkpoint on; `mixture` is what the run began with.
     wait_s: how many seconds to wait for another process that trains this run. max_restarts: see restarts.py.
+    tensorboard: whether the metrics are written for TensorBoard, too.
     """
 
     recipe: Resolved
@@ -77,6 +78,7 @@ class FitOptions:
     continue_with: str | None = None
     wait_s: float = 0.0
     max_restarts: int = restarts.MOST
+    tensorboard: bool = False
 
 
 def fit(options: FitOptions) -> str:
@@ -105,7 +107,7 @@ def fit(options: FitOptions) -> str:
         _announce(run, found, total)
         if found is None and run.rows is not None:
             _tell(options, store, run)
-        with _interrupts() as interrupts, Watch(directory, run) as watch:
+        with _interrupts() as interrupts, Watch(directory, run, tensorboard=options.tensorboard) as watch:
             most = options.max_restarts
             launch(options.workers, store, run, tick=watch.look, asked=interrupts.asked, max_restarts=most)
     last = next(checkpoints(store, run))
@@ -231,7 +233,9 @@ def _remarks(options: FitOptions, run: Run, store: LocalStore) -> Iterator[str]:
 
 
 def _with_saves(recipe: TrainRecipe, total: int) -> TrainRecipe:
-    every = recipe.save.every_tokens or max(1, min(total // 10, MOST_BETWEEN_SAVES))
+    if recipe.save.is_paced:
+        return recipe
+    every = max(1, min(total // 10, MOST_BETWEEN_SAVES))
     return recipe.model_copy(update={"save": recipe.save.model_copy(update={"every_tokens": every})})
 
 

@@ -43,6 +43,7 @@ from trainer.model.decoder import build
 from trainer.packs import open_packs, references
 from trainer.retention import retain
 from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, read_run, rewind, started_from
+from trainer.saves import is_due
 from trainer.schedule import Curve, curves, weight_decays
 from trainer.spike_met import met_spike, resumed
 from trainer.spikes import SpikeWatch
@@ -61,7 +62,10 @@ class DivergedError(WinnowError):
 
 @dataclass(frozen=True)
 class Training:
-    """What the steps of a leg need. Held by every rank. frozen: what its frozen parameters were at its start."""
+    """What the steps of a leg need. Held by every rank.
+
+    frozen: what its frozen parameters were at its start. peak_flops: FLOP/s of all workers' matrix products (peak.py).
+    """
 
     store: LocalStore
     run: Run
@@ -73,6 +77,7 @@ class Training:
     decays: tuple[Curve, ...]
     packs: tuple[Opened, ...]
     spikes: SpikeWatch
+    peak_flops: float
 
 
 Ended = Literal["done", "asked", "rewound"]
@@ -119,7 +124,7 @@ def _prepare(store: LocalStore, run: Run, leg: Leg, found: Opened | None) -> Tra
     )
     rates, decays = curves(run.recipe, run.timeline), weight_decays(run.recipe, run.timeline)
     spikes = resumed(run, found.manifest if found else None)  # type: ignore[arg-type]
-    return Training(store, run, leg, engine, {}, source, rates, decays, packs, spikes)
+    return Training(store, run, leg, engine, {}, source, rates, decays, packs, spikes, engine.peak_flops())
 
 
 def _train_leg(training: Training, found: Opened | None, stop: Stop) -> Ended:
@@ -201,16 +206,16 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> _Outcome:
     losses = engine.accumulate(batch, rate, decay)
     sums_V2 = metrics.view_sums(losses, batch, len(views))
     fim_C = torch.from_numpy(batch.fim.sum(axis=0)).double()
-    rest = torch.tensor([float(batch.padding), float(stop())], dtype=torch.float64)
+    rest = torch.tensor([float(batch.padding), engine.square_of_weights(), float(stop())], dtype=torch.float64)
     everyone = engine.sum(torch.cat([sums_V2.flatten(), fim_C, rest]))
     sums_V2 = everyone[: sums_V2.numel()].view_as(sums_V2)
     loss, per_view = metrics.mean_losses(sums_V2, views)
-    fim = dict(zip(COUNTS, map(int, everyone[sums_V2.numel() : -2]), strict=True))
+    fim = dict(zip(COUNTS, map(int, everyone[sums_V2.numel() : -len(rest)]), strict=True))
     limit = training.spikes.judge(phase, loss)
     held = limit is not None and run.recipe.spikes.action != "report"
     norm = engine.update(held=held)
     tokens, before = tokens_before(run.timeline, batch.step + 1), tokens_before(run.timeline, batch.step)
-    seconds = time.monotonic() - started
+    seconds, seq_len = time.monotonic() - started, run.timeline.paces[batch.segment].seq_len
     row = metrics.StepMetrics(
         step=batch.step,
         phase=phase,
@@ -223,23 +228,15 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> _Outcome:
         tokens_per_s=round((tokens - before) / seconds, 1),
         seconds=round(seconds, 4),
         fim=fim if training.source.of_segment(batch.segment).reader.fim else None,
-        padding=int(everyone[-2]) if training.packs else None,
+        padding=int(everyone[-3]) if training.packs else None,
         memory_bytes=peak_bytes(),
         weight_decay=decay if run.recipe.schedules_weight_decay else None,
+        weight_norm=math.sqrt(float(everyone[-2])),
+        rates=engine.rates(),
+        mfu=round(run.shape.flops_per_token(seq_len) * (tokens - before) / seconds / training.peak_flops, 4),
         skipped=held or None,
     )
     return _Outcome(row, bool(everyone[-1] > 0), limit, losses)
-
-
-def is_due(run: Run, done: int) -> bool:
-    """Whether a checkpoint is due after `done` steps: at the end of a phase, where the mixture changes, and each time
-    `every_tokens` are full.
-    """
-    if any(pace.first_step == done for pace in run.timeline.paces[1:]):
-        return True
-    every = run.recipe.save.every_tokens
-    assert every is not None, "resolved when the run was made"
-    return tokens_before(run.timeline, done) // every > tokens_before(run.timeline, done - 1) // every
 
 
 def _save(training: Training, step: int, *, full: bool) -> None:
@@ -266,6 +263,7 @@ def _save(training: Training, step: int, *, full: bool) -> None:
                 "zero": run.recipe.engine.zero,
                 "precision": engine.precision,
                 "threads": torch.get_num_threads(),
+                "peak_flops": round(training.peak_flops),
             },
         ),
         created=now(),

@@ -8,14 +8,17 @@ those that the step learned; `loss` is nats per target over the step (null if it
 runs that have it: what fill-in-the-middle did in the step (see data/fim.py). `padding`, in runs with a phase of
 `packing: best_fit`: how many of the step's tokens are of no document. `weight_decay`, in runs that schedule it.
 `skipped`, true, where the step was read and not learned (spikes.py).
-`memory_bytes`: the most memory that worker 0 has needed so far (memory.py).
+`weight_norm`: of all trained parameters before the step, in fp32. `rates`: the learning rate of each group of the
+optimiser. `mfu`: the step's FLOPs (as in `trainer plan`) over those of the workers' matrix products in the same time;
+the peak is in the checkpoints' `producer.measured.peak_flops` (peak.py). `memory_bytes`: the most memory that worker 0
+has needed so far (memory.py).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,9 @@ class StepMetrics:
     padding: int | None = None
     memory_bytes: int | None = None
     weight_decay: float | None = None
+    weight_norm: float | None = None
+    rates: Mapping[str, float] | None = None
+    mfu: float | None = None
     skipped: bool | None = None
 
 
@@ -77,5 +83,5 @@ def append(file: Path, row: StepMetrics) -> None:
 
 
 def _fields(row: StepMetrics) -> dict[str, Any]:
-    absent = {key for key in ("fim", "padding", "weight_decay", "memory_bytes", "skipped") if getattr(row, key) is None}
-    return {key: value for key, value in asdict(row).items() if key not in absent}
+    optional = {held.name for held in fields(row) if held.default is None}
+    return {key: value for key, value in asdict(row).items() if key not in optional or value is not None}

@@ -20,6 +20,7 @@ from rich.progress import Progress as Bar
 from manifest.progress import PLAIN_EVERY_S, Progress, note, report, span
 from trainer.events import EVENTS
 from trainer.run import METRICS, Run
+from trainer.tensorboard import EventFile
 from trainer.timeline import tokens_before
 
 T = TypeVar("T")
@@ -93,12 +94,15 @@ def spiked(event: dict[str, Any]) -> str:
 class Watch:
     """Shows the progress of a run; `look` is called a few times per second. Use as a context manager."""
 
-    def __init__(self, directory: Path, run: Run) -> None:
+    def __init__(self, directory: Path, run: Run, *, tensorboard: bool = False) -> None:
         self._total = run.timeline.total_steps
         self._tokens = tokens_before(run.timeline, self._total)
         self._follower = Follower(directory / METRICS)
         self._events = Follower(directory / EVENTS)
-        self._follower.rows(), self._events.rows()  # what earlier starts measured and met
+        earlier = self._follower.rows()  # what earlier starts measured
+        first = earlier[-1]["step"] + 1 if earlier else 0
+        self._tensorboard = EventFile(directory, first) if tensorboard else None
+        self._events.rows()
         self._bar = Bar(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(),
@@ -128,6 +132,8 @@ class Watch:
             if event["event"] == "spike":
                 say(spiked(event))
         rows = self._follower.rows()
+        if self._tensorboard is not None:
+            self._tensorboard.add(rows)
         now = time.monotonic()
         if not rows:
             return

@@ -83,13 +83,28 @@ class EngineRecipe(Model):
 class SaveRecipe(Model):
     """When checkpoints are published, besides step 0, the end of each phase and the end.
 
-    every_tokens: None is a tenth of the run, at most 1B. keep_full: how many keep the optimiser's state, so that
+    every_tokens, every_steps, count (in all, in equal parts): one of them (saves.py), or none, which is a tenth of the
+    run, at most 1B tokens. keep_full: how many keep the optimiser's state, so that
     training can go on from them. publish: what becomes of older ones: `all` keeps their weights, `recent` removes them.
     """
 
     every_tokens: Count | None = None
+    every_steps: Count | None = None
+    count: Count | None = None
     keep_full: int = Field(default=2, ge=1)
     publish: Literal["all", "recent"] = "all"
+
+    @model_validator(mode="after")
+    def _one_pace(self) -> Self:
+        given = [name for name in ("every_tokens", "every_steps", "count") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"found {' and '.join(given)}; give one of them, or none")
+        return self
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether it says when checkpoints come."""
+        return any(pace is not None for pace in (self.every_tokens, self.every_steps, self.count))
 
 
 class PhaseRecipe(Model):

@@ -26,6 +26,7 @@ from trainer.engine.state import MOMENTS, State
 from trainer.loss import window_losses
 from trainer.model.decoder import Decoder
 from trainer.optimizer import AdamW, adamw, parameter_groups
+from trainer.peak import peak_flops
 from trainer.place import Place, process_environment
 from trainer.recipe import EngineRecipe, OptimizerRecipe
 
@@ -163,6 +164,20 @@ class Engine:
         # DeepSpeed averages gradients over ranks; times `world` makes that the sum of every rank's part.
         self._deepspeed.backward(loss_B.sum() * (self.world / targets))
         return loss_B.detach()
+
+    def rates(self) -> dict[str, float]:
+        """The learning rate of each group in the last step."""
+        return {made["name"]: float(held["lr"]) for made, held in self._grouped()}
+
+    def square_of_weights(self) -> float:
+        """This rank's part of the sum of the squares of all trained parameters."""
+        return self._state.square() / (self.world if self._stage == 0 else 1)
+
+    def peak_flops(self) -> float:
+        """FLOP/s of all ranks' matrix products, in the precision of the forward pass. Collective."""
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        own = peak_flops(self.device.type, dtype)
+        return float(self.sum(torch.tensor(own, dtype=torch.float64)))
 
     def reset_optimizer(self) -> None:
         """Forgets all moments and counts AdamW's steps from 0 again."""

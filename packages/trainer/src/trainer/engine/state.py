@@ -61,6 +61,22 @@ class State:
             for group in self.inner.param_groups:
                 yield from group["params"]
 
+    @torch.no_grad()
+    def square(self) -> float:
+        """The sum of the squares of the trained parameters that this rank steps on: at stage 0 all, else its own."""
+        held = self._own_parts() if self._stage == 3 else self._held()
+        squares = [torch.linalg.vector_norm(tensor, dtype=torch.float64).square() for tensor in held]
+        return float(torch.stack(squares).sum())
+
+    def _own_parts(self) -> Iterator[Tensor]:
+        """Stage 3: this rank's part of each trained parameter, without what fills the last part up."""
+        from deepspeed.utils import safe_get_local_fp32_param
+
+        rank, shapes = torch.distributed.get_rank(), self.shapes()
+        for name in self.trained():
+            part: Tensor = safe_get_local_fp32_param(self._parameters[name]).flatten()
+            yield part[: max(0, shapes[name].numel() - rank * part.numel())]
+
     def _fill(self) -> None:
         """Gives every parameter the state that AdamW would make at its first step: zeros."""
         for held in self._held():
