@@ -9,12 +9,13 @@ Shards hold ranges of the id hash: documents are exchanged by it, then each part
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from dataproc import answers
 from dataproc.documents import DOCUMENTS, batches, documents_schema, file_shard
@@ -31,7 +32,7 @@ from manifest.record import Model, Shard
 
 STAGE = "tokenize/1"
 SHARD_TEXT_BYTES = 256_000_000
-BATCH_BYTES = 4_000_000
+BATCH_BYTES = 2_000_000  # two batches are in memory, and their tokens as objects take twenty times as much
 SUFFIXES = (".bin", ".idx", ".ids")
 MASK = ".mask"
 
@@ -115,9 +116,22 @@ def _gather(partition: int, rows: Scattered, *, tokenizer: Path, template: Templ
 
 
 def _write(table: pa.Table, encoder: Tokenizer, end: int, writer: ShardWriter) -> None:
-    for ids, texts in _batches(table):
-        for identifier, encoding in zip(ids, encoder.encode_batch_fast(texts, add_special_tokens=False), strict=True):
+    for ids, encodings in _encoded(table, encoder):
+        for identifier, encoding in zip(ids, encodings, strict=True):
             writer.add(identifier, [*encoding.ids, end])
+
+
+def _encoded(table: pa.Table, encoder: Tokenizer) -> Iterator[tuple[list[str], list[Encoding]]]:
+    """Batches of ids and encodings. The next batch is encoded, on all cores, while the last one is written on one."""
+    with ThreadPoolExecutor(1) as ahead:
+        waiting: tuple[list[str], Future[list[Encoding]]] | None = None
+        for ids, texts in _batches(table):
+            next_ = ids, ahead.submit(encoder.encode_batch_fast, texts, add_special_tokens=False)
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = next_
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
 
 
 @lru_cache(maxsize=1)
