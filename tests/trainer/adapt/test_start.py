@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -74,10 +74,12 @@ def test_a_run_begins_with_the_weights_of_a_llama(
     torch.testing.assert_close(logits(store, run, 0)[..., :OLD], expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_every_stage_of_zero_begins_with_them(stage: int, llama: Path, mixtures: Mixtures, prepare: Prepare) -> None:
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16")])
+def test_every_stage_of_zero_begins_with_them(
+    stage: Literal[0, 1, 2, 3], precision: Literal["fp32", "bf16"], llama: Path, mixtures: Mixtures, prepare: Prepare
+) -> None:
     store, run = prepare(llama, mixtures.same)
-    engine = Engine(build(run.shape, seed=1), OptimizerRecipe(), EngineRecipe(zero=stage))
+    engine = Engine(build(run.shape, seed=1), OptimizerRecipe(), EngineRecipe(zero=stage, precision=precision))
     begin_from_model(engine, run, store.where(run.path), ALL)
     for name, expected in read_hf(llama).tensors():
         assert torch.equal(engine.gather(name)[: len(expected)], expected)
