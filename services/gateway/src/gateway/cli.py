@@ -1,6 +1,7 @@
 """`winnow`: asks the service for builds, runs and reports, and shows what becomes of them.
 
 winnow submit build recipes/demo/data.yaml --raw raw --watch     prints the mixture's path when it is there
+winnow study recipes/bilingual/study.yaml --raw raw     a grid of recipes, and one table of it
 winnow ls · watch ID · show ID · logs ID · cancel ID · retry ID
 winnow lineage ID · exposure DOCUMENT
 """
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from gateway.commands import look, submit, watch
+from gateway.commands import look, study, submit, watch
 from gateway.commands.connection import connection_flags
 from gateway.ledger.states import State
 from manifest.errors import run_command
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _build_parser(submits)
     _run_parser(submits)
     _report_parser(submits)
+    _study_parser(commands)
     _watch_parsers(commands)
     _list_parser(commands)
     _look_parsers(commands)
@@ -94,6 +96,21 @@ def _report_parser(submits: Commands[argparse.ArgumentParser]) -> None:
     )
     report.add_argument("--compare-to", metavar="REF", help="another report")
     _submit_flags(report)
+
+
+def _study_parser(commands: Commands[argparse.ArgumentParser]) -> None:
+    example = "study recipes/bilingual/study.yaml --raw raw --dry-run"
+    text = "carry out a grid of recipes arm by arm, and print the path of its table"
+    studying = _command(commands, "study", study.study, text, example)
+    studying.add_argument("study", type=Path, help="a study (YAML)")
+    studying.add_argument("--raw", default=".", metavar="DIR|URI", help="the raw files, under a root of the service")
+    studying.add_argument("--out", type=Path, metavar="DIR", help="of table and plots (default: out/study-NAME)")
+    studying.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of every arm's recipes; repeatable"
+    )
+    studying.add_argument("--workers", type=int, default=1, metavar="N", help="of each build (default: 1)")
+    studying.add_argument("--retry", action="store_true", help="queue again what failed or was cancelled")
+    studying.add_argument("--dry-run", action="store_true", help="only list the arms, their tokens and their cost")
 
 
 def _submit_flags(parser: argparse.ArgumentParser) -> None:

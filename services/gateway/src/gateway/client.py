@@ -215,6 +215,12 @@ class Client:
             raise InputError(f"{run_id} is not a run; only runs have metrics")
         return self._get(TypeAdapter(Metrics), f"{_at(run_id)}/metrics", {"from_step": from_step})
 
+    def report_file(self, report_id: str, name: str) -> bytes:
+        """A file of a report that has succeeded: manifest.json, or one that the manifest lists."""
+        if kind_of(report_id) != "report":
+            raise InputError(f"{report_id} is not a report; only reports have files")
+        return self._send("GET", f"{_at(report_id)}/{quote(name, safe='')}").content
+
     def mixtures(self, limit: int | None = None) -> Iterator[Mixture]:
         """The published mixtures, newest first, without their manifests."""
         size = PAGE if limit is None else max(1, min(limit, PAGE))

@@ -1,0 +1,168 @@
+"""The arms of a study, through the service: build → run → report, each asked for as anyone would ask.
+
+Nothing is kept here: the service knows a request that it has had, so the same study goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gateway.client import Client, Submission, explained
+from gateway.jobs.journal import LOG
+from gateway.ledger.states import ENDED
+from gateway.messages import Build, BuildOptions, BuildRequest, Report, ReportRequest, Run, RunRequest
+from gateway.study.grid import Arm, Study
+from manifest.errors import InputError, WinnowError
+from manifest.progress import PLAIN_EVERY_S, span
+from trainer.recipe import TrainRecipe
+
+POLL_S = 1.0
+
+Entry = Build | Run | Report
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a study is done. retry: queue again what failed or was cancelled; else it is told, and left."""
+
+    client: Client
+    raw: str
+    workers: int = 1
+    retry: bool = False
+    say: Say = print
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an arm. report: None if it failed, and then `failure` says where and why."""
+
+    arm: Arm
+    tokens: int
+    run: Run | None = None
+    report: Report | None = None
+    failure: str | None = None
+
+
+def carry_out(study: Study, place: Place) -> list[Outcome]:
+    """All arms, to their ends; one that fails does not stop the others.
+
+    Raises InputError: arms of unequal tokens, before any is trained. WinnowError: a build failed; the service.
+    """
+    mixtures = build_mixtures(study, place)
+    tokens = planned_tokens(study, mixtures, place)
+    require_equal_tokens(study, tokens)
+    runs = _all(place, [_run(study, arm, mixtures[_key(arm)]) for arm in study.arms], "runs")
+    done = [run.state == "succeeded" for run in runs]
+    asked = [
+        ReportRequest(recipe=dict(study.eval), checkpoint=run.id) for run, ok in zip(runs, done, strict=True) if ok
+    ]
+    reports = iter(_all(place, asked, "reports"))
+    outcomes = []
+    for arm, count, run, ok in zip(study.arms, tokens, runs, done, strict=True):
+        assert isinstance(run, Run)
+        outcome = Outcome(arm, count, run)
+        outcomes.append(_scored(outcome, next(reports)) if ok else replace(outcome, failure=told(run)))
+    return outcomes
+
+
+def _scored(outcome: Outcome, report: Entry) -> Outcome:
+    assert isinstance(report, Report)
+    if report.state == "succeeded":
+        return replace(outcome, report=report)
+    return replace(outcome, failure=told(report))
+
+
+def build_mixtures(study: Study, place: Place) -> dict[str, str]:
+    """Each data recipe once → the path of its mixture. Raises WinnowError naming the build that failed, and its log."""
+    requests = {_key(arm): _build(arm, place) for arm in study.arms}
+    builds = _all(place, list(requests.values()), "builds")
+    for build in builds:
+        if build.state != "succeeded":
+            raise WinnowError(told(build))
+    return {key: build.result.path for key, build in zip(requests, builds, strict=True) if build.result is not None}
+
+
+def planned_tokens(study: Study, mixtures: Mapping[str, str], place: Place) -> list[int]:
+    """The tokens that each arm would train on, by the service's own plan."""
+    plans = [place.client.plan(_run(study, arm, mixtures[_key(arm)])).plan for arm in study.arms]
+    return [int(plan["tokens"]) for plan in plans]
+
+
+def require_equal_tokens(study: Study, tokens: Sequence[int]) -> None:
+    """Raises InputError with the figures if arms differ by a step or more: then what they learn is not compared."""
+    step = max(int(_step_tokens(arm)) for arm in study.arms)
+    if max(tokens) - min(tokens) < step:
+        return
+    lines = [f"  {count:>14,}  {arm.name}" for arm, count in zip(study.arms, tokens, strict=True)]
+    raise InputError(
+        f"study {study.recipe.name}: the arms do not train on equally many tokens; give `tokens`, to which each is "
+        "scaled, or equal totals in the phases\n" + "\n".join(lines)
+    )
+
+
+def _step_tokens(arm: Arm) -> int:
+    recipe = TrainRecipe.model_validate(arm.train)
+    return max(phase.tokens_per_step for phase in recipe.phases.values())
+
+
+def told(entry: Entry) -> str:
+    """Why an entry has not succeeded, and where its log is."""
+    why = "was cancelled" if entry.failure is None else explained(entry.failure.detail, entry.failure.errors)
+    file = f"jobs/{entry.job}/{LOG} under the service's home, or " if entry.job else ""
+    return f"{entry.id}: {why} (log: {file}`winnow logs {entry.id}`)"
+
+
+def _key(arm: Arm) -> str:
+    return json.dumps(arm.data, sort_keys=True)
+
+
+def _build(arm: Arm, place: Place) -> BuildRequest:
+    return BuildRequest(recipe=dict(arm.data), raw=place.raw, options=BuildOptions(workers=place.workers))
+
+
+def _run(study: Study, arm: Arm, mixture: str) -> RunRequest:
+    return RunRequest(
+        recipe=dict(arm.train),
+        mixture=mixture,
+        size=study.recipe.size,
+        sizes=None if study.sizes is None else dict(study.sizes),
+        tokens=study.recipe.tokens,
+        seed=arm.seed,
+    )
+
+
+def _all(place: Place, requests: Sequence[Submission], what: str) -> list[Entry]:
+    """The entries of requests when all have ended, in the order of the requests."""
+    entries: list[Entry] = [_ask(place, request) for request in requests]
+    known = sum(entry.state in ENDED for entry in entries)
+    place.say(f"{what}: {len(entries)}, {known} of them ended before")
+    start = said_at = time.monotonic()
+    while any(entry.state not in ENDED for entry in entries):
+        time.sleep(POLL_S)
+        before = _ended(entries)
+        entries = [entry if entry.state in ENDED else place.client.get(entry.id) for entry in entries]
+        after, now = _ended(entries), time.monotonic()
+        if after > before or now - said_at > PLAIN_EVERY_S:
+            said_at = now
+            left = "" if after == known else f", {span((now - start) / (after - known) * (len(entries) - after))} left"
+            place.say(f"{what}: {after}/{len(entries)}{left}")
+    return entries
+
+
+def _ended(entries: Iterable[Entry]) -> int:
+    return sum(entry.state in ENDED for entry in entries)
+
+
+def _ask(place: Place, request: Submission) -> Entry:
+    """The entry of a request. One that failed is asked for again only if that is wanted: asking queues it anew."""
+    plan: Any = place.client.plan(request)
+    if plan.same_as is not None and not place.retry:
+        present = place.client.get(plan.same_as)
+        if present.state in ("failed", "cancelled"):
+            return present
+    return place.client.submit(request)[0]

@@ -1,0 +1,178 @@
+"""Cells → the study's files: study.md, study.json, study.html and study.png."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.study.grid import StudyRecipe
+from gateway.study.results import Cell, Figure, difference
+from trainer.pictures import COLOURS, plain, png
+
+if TYPE_CHECKING:  # it takes a second to import
+    from matplotlib.axes import Axes
+
+NOTE = (
+    "Bits per byte of held-out text, lower is better: the mean over seeds; in brackets the 95 % interval over "
+    "documents (bootstrap); ± the standard deviation over seeds. ★: the best of its line by all sources."
+)
+STYLE = "body{font:15px/1.5 sans-serif;margin:2rem}td,th{padding:.2rem .7rem;text-align:left}img{max-width:100%}"
+
+Table = list[list[str]]
+
+
+def write_pages(recipe: StudyRecipe, cells: Sequence[Cell], out: Path) -> Path:
+    """Writes the files, each whole or not at all; returns the Markdown's path."""
+    out.mkdir(parents=True, exist_ok=True)
+    picture = picture_png(recipe, cells) if any(cell.figures for cell in cells) else None
+    tables = {"Arms": arms_table(cells), "Best of each line, less the first line's best (paired)": best_table(cells)}
+    failures = [text for cell in cells for text in cell.failures]
+    if picture is not None:
+        _write(out / "study.png", picture)
+    _write(out / "study.json", json.dumps(as_json(recipe, cells), indent=1, ensure_ascii=False).encode())
+    _write(out / "study.html", _html(recipe.name, tables, failures, picture).encode())
+    _write(out / "study.md", _markdown(recipe.name, tables, failures).encode())
+    return out / "study.md"
+
+
+def _write(file: Path, content: bytes) -> None:
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_bytes(content)
+    aside.replace(file)
+
+
+def arms_table(cells: Sequence[Cell]) -> Table:
+    """A head and a row per cell."""
+    sources = _sources(cells)
+    rows = [[*cells[0].labels, "seeds", "tokens", *sources]]
+    for cell in cells:
+        figures = [_said(cell.figures[name]) if name in cell.figures else "failed" for name in sources]
+        mark = [" ★" if cell.best else "", *[""] * len(sources)]
+        seeds = " ".join(map(str, cell.seeds)) or "–"
+        values = [figure + star for figure, star in zip(figures, mark, strict=False)]
+        rows.append([*cell.labels.values(), seeds, f"{cell.tokens:,}", *values])
+    return rows
+
+
+def best_table(cells: Sequence[Cell]) -> Table:
+    """The best cell of each line against that of the first line."""
+    best = [cell for cell in cells if cell.best]
+    sources = _sources(cells)
+    rows = [["line", "rate", *sources]]
+    for cell in best[1:]:
+        found = [difference(cell, best[0], name) for name in sources]
+        said = ["other documents" if each is None else _said(each, sign="+") for each in found]
+        rows.append([f"{cell.line} less {best[0].line}", "–" if cell.rate is None else f"{cell.rate:g}", *said])
+    return rows
+
+
+def as_json(recipe: StudyRecipe, cells: Sequence[Cell]) -> dict[str, Any]:
+    """All that the tables say, as numbers."""
+    best = [cell for cell in cells if cell.best]
+    return {
+        "study": recipe.model_dump(mode="json"),
+        "cells": [
+            {
+                **{key: value for key, value in vars(cell).items() if key not in ("documents", "figures")},
+                "figures": {name: asdict(figure) for name, figure in cell.figures.items()},
+            }
+            for cell in cells
+        ],
+        "differences": [
+            {"line": cell.line, "from": best[0].line, "source": name, **asdict(found)}
+            for cell in best[1:]
+            for name in cell.figures
+            if (found := difference(cell, best[0], name)) is not None
+        ],
+    }
+
+
+def _sources(cells: Sequence[Cell]) -> list[str]:
+    return list(dict.fromkeys(name for cell in cells for name in cell.figures))
+
+
+def _said(figure: Figure, sign: str = "") -> str:
+    text = f"{figure.value:{sign}.4f}"
+    if figure.low is not None and figure.high is not None:
+        text += f" [{figure.low:{sign}.4f}, {figure.high:{sign}.4f}]"
+    return text if figure.sd is None else f"{text} ± {figure.sd:.4f}"
+
+
+def _markdown(name: str, tables: dict[str, Table], failures: Sequence[str]) -> str:
+    lines = [f"# Study {name}", "", NOTE, ""]
+    for title, table in tables.items():
+        if len(table) > 1:
+            lines += [f"## {title}", "", *_rows(table), ""]
+    if failures:
+        lines += ["## Failed", "", *(f"- {' '.join(text.split())}" for text in failures), ""]
+    return "\n".join(lines)
+
+
+def _rows(table: Table) -> Iterator[str]:
+    for number, row in enumerate(table):
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        if number == 0:
+            yield "|" + "---|" * len(row)
+
+
+def _html(name: str, tables: dict[str, Table], failures: Sequence[str], picture: bytes | None) -> str:
+    title = html.escape(f"Study {name}")
+    parts = [f"<h1>{title}</h1><p>{html.escape(NOTE)}</p>"]
+    if picture is not None:
+        encoded = base64.b64encode(picture).decode()
+        parts.append(f'<img alt="bits per byte of each arm" src="data:image/png;base64,{encoded}">')
+    for heading, table in tables.items():
+        if len(table) > 1:
+            body = "".join(_html_row(row, "td") for row in table[1:])
+            parts.append(f"<h2>{html.escape(heading)}</h2><table>{_html_row(table[0], 'th')}{body}</table>")
+    if failures:
+        parts.append("<h2>Failed</h2><ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in failures) + "</ul>")
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+
+
+def _html_row(row: Sequence[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
+
+
+def picture_png(recipe: StudyRecipe, cells: Sequence[Cell]) -> bytes:
+    """A panel per source: bits per byte over the rate, a line per setting of the other axes, the best marked."""
+    from matplotlib.figure import Figure as Picture
+
+    sources = _sources(cells)
+    picture = Picture(figsize=(3.6 * len(sources), 3.4), layout="constrained")
+    panels = picture.subplots(1, len(sources), squeeze=False)[0]
+    for panel, source in zip(panels, sources, strict=True):
+        _panel(panel, [cell for cell in cells if source in cell.figures], source, rates=recipe.rate is not None)
+        panel.set_title(source, fontsize=9)
+        panel.set_xlabel(recipe.rate or "", fontsize=9)
+    panels[0].set_ylabel("bits per byte", fontsize=9)
+    if recipe.rate is not None and len(recipe.axes) > 1:
+        panels[0].legend(fontsize=7, frameon=False)
+    return png(picture)
+
+
+def _panel(panel: Axes, cells: Sequence[Cell], source: str, *, rates: bool) -> None:
+    lines = list(dict.fromkeys(cell.line for cell in cells))
+    for number, line in enumerate(lines):
+        own = [cell for cell in cells if cell.line == line]
+        x = [number if cell.rate is None else cell.rate for cell in own]
+        figures = [cell.figures[source] for cell in own]
+        y = [figure.value for figure in figures]
+        spread = [figure.sd or 0.0 for figure in figures]  # over seeds: the documents are the same for all arms
+        colour = COLOURS[number % len(COLOURS)]
+        panel.errorbar(x, y, yerr=spread, color=colour, marker="o", markersize=3, linewidth=1.2, label=line)
+        if rates:
+            best = [(place, value) for place, value, cell in zip(x, y, own, strict=True) if cell.best]
+            panel.plot(*zip(*best, strict=True), marker="*", markersize=12, color=colour, linestyle="")
+    if rates and all(cell.rate is not None and cell.rate > 0 for cell in cells):
+        panel.set_xscale("log")
+    elif not rates:
+        panel.set_xticks(range(len(lines)), lines, fontsize=7, rotation=20)
+    plain(panel)
