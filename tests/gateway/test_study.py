@@ -166,6 +166,7 @@ def run(served: Served, file: Path, *flags: str) -> int:
     return int(str(ended.value.code))
 
 
+@pytest.mark.slow
 def test_a_study_is_carried_out_and_the_same_command_finds_it_done(
     served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
