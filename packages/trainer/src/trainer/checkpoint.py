@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -38,7 +38,7 @@ from trainer.engine import MOMENTS, Engine
 from trainer.model.adapters import beside, from_plain, merged
 from trainer.model.decoder import Decoder
 from trainer.model.shape import Shape
-from trainer.stored import stored
+from trainer.stored import stored, tensors_in
 from trainer.trainable import Trainable
 
 FILE_BYTES = 1 << 30
@@ -208,7 +208,7 @@ def _tensors(
     """Every tensor of some files, each once. Raises CorruptArtifact or WrongArtifact if they are not those expected."""
     missing = dict(expected)
     for file in files:
-        with safe_open(opened.directory / file.path, framework="pt") as tensors:
+        with tensors_in(opened.directory / file.path) as tensors:
             for name in file.parameters:
                 tensor = tensors.get_tensor(name)
                 if missing.pop(name, None) != tensor.shape:

@@ -5,12 +5,13 @@ Beside what was frozen a checkpoint holds what was trained (model/adapters.py); 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from manifest.artifact import Opened
@@ -19,6 +20,16 @@ from manifest.errors import CorruptArtifact
 from trainer.model.adapters import beside, merged
 from trainer.model.parameters import parameter_sizes
 from trainer.model.shape import Shape
+
+
+@contextmanager
+def tensors_in(file: Path) -> Iterator[Any]:
+    """The tensors of a safetensors file. Raises CorruptArtifact if it is something else, which is not looked into."""
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            yield tensors
+    except SafetensorError as error:
+        raise CorruptArtifact(f"{file} is not safetensors ({error}); take another checkpoint of the run") from error
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,7 @@ class Stored:
 
     def tensor(self, name: str) -> Tensor:
         """A tensor as it is stored, in fp32."""
-        with safe_open(self.files[name], framework="pt") as tensors:
+        with tensors_in(self.files[name]) as tensors:
             found: Tensor = tensors.get_tensor(name)
         return found
 
