@@ -53,6 +53,20 @@ def card(built: Any) -> Opened:
     return made
 
 
+def test_a_source_that_no_phase_draws_from_is_not_on_the_card(
+    built: Any, raw: Path, tmp_path: Path, recipe: Make, build: Make
+) -> None:
+    sources = {"a": {"files": "a/*", "id": "id"}, "b": {"files": "b/*", "max_unreadable": 1}}
+    given = {"path": str(built.artifact("tokenizers", "bpe").directory)}  # else it is trained on both
+    asked = recipe(sources=sources, phases={"one": {"epochs": {"a": 1}}}, dedup={"scope": "global"}, tokenizer=given)
+    one = build(asked, raw, tmp_path)
+    card = card_of(one.published[0], Build(one.store, Serial()))
+    assert isinstance(card, Opened)
+    found = Card.model_validate_json((card.directory / "card.json").read_text())
+    assert [source.name for source in found.sources] == ["a"]
+    assert found.documents == found.sources[0].retention.kept
+
+
 def test_the_record_agrees_with_the_mixture(built: Any, card: Opened) -> None:
     found = Card.model_validate_json((card.directory / "card.json").read_text())
     mixture = built.mixture

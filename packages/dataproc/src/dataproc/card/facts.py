@@ -28,7 +28,8 @@ def gather_card(mixture: Opened) -> Card:
     assert isinstance(made, Mixture)
     stages = upstream(mixture)
     by_source = {(item.manifest.kind, item.manifest.name): item for item in reversed(stages)}  # the nearest wins
-    rows: Mapping[str, Mapping[str, int]] = made.summary["sources"]
+    counted: Mapping[str, Mapping[str, int]] = made.summary["sources"]
+    rows = {name: row for name, row in counted.items() if ("deduped", name) in by_source}  # others are not in it
     return Card(
         name=made.name,
         id=made.id,
