@@ -28,7 +28,7 @@ from gateway.commands import screen
 from gateway.commands.connection import again, connected
 from gateway.commands.look import ENTRY_COLUMNS, entry_lines, entry_row, print_entries, print_mixtures
 from gateway.commands.screen import table_lines
-from gateway.commands.submit import place_of, read_recipe, read_sizes
+from gateway.commands.submit import place_of, read_data_recipe, read_recipe, read_sizes
 from gateway.commands.watch import Watch
 from gateway.ledger import keys
 from gateway.messages import Build, BuildRequest, Event, Failure, FieldError, Mixture, RunRequest
@@ -387,3 +387,7 @@ def test_counts_are_short(number: int, said: str) -> None:
 def test_ages_are_short() -> None:
     ago = [timedelta(seconds=-5), timedelta(seconds=45), timedelta(hours=30), timedelta(days=9)]
     assert [screen.age(datetime.now(UTC) - one) for one in ago] == ["0 s", "45 s", "30.0 h", "9 d"]
+
+
+def test_on_is_a_word_in_a_data_recipe() -> None:
+    assert read_data_recipe(HOME / "recipes/bilingual/data.yaml")["tokenizer"]["extend"]["on"] == "arabic"

@@ -21,6 +21,7 @@ from manifest.errors import InputError, RecipeError
 
 PEAK = "train.phases.only.schedule.peak"
 WEIGHTS = "data.phases.only"
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def study_file(directory: Path, **fields: Any) -> Path:
@@ -99,9 +100,9 @@ def test_a_study_that_makes_no_sense_is_refused(tmp_path: Path, fields: dict[str
 
 def test_arms_of_unequal_tokens_are_refused_with_their_figures(tmp_path: Path) -> None:
     study = load(tmp_path)
-    require_equal_tokens(study, [40960, 40960 + 2047])  # under a step
+    require_equal_tokens(study, [40960, 40960 + 2047], 2048)  # under a step
     with pytest.raises(InputError, match=r"(?s)40,960  peak 0\.01, seed 0.*43,008  peak 0\.001"):
-        require_equal_tokens(study, [40960, 43008])
+        require_equal_tokens(study, [40960, 43008], 2048)
 
 
 def test_a_dry_run_lists_the_arms_with_their_tokens_and_asks_no_service(
@@ -120,6 +121,16 @@ def test_a_dry_run_lists_the_arms_with_their_tokens_and_asks_no_service(
     assert len(lines) == 3
     assert "40k tokens" in lines[0]
     assert "peak 0.01, seed 0" in lines[0]
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*/study.yaml")), ids=lambda file: str(file.parent.name))
+def test_the_studies_of_the_repository_are_read(file: Path) -> None:
+    more = {"train.start_from": "runs/base-1"}
+    study = load_study(file, more)
+    assert {arm.train["start_from"] for arm in study.arms} == {"runs/base-1"}
+    rates = {arm.labels["peak"] for arm in study.arms}
+    assert len(study.arms) == len({tuple(arm.labels.values()) for arm in study.arms}) * len(study.recipe.seeds)
+    assert len(rates) >= 4
 
 
 def test_no_service_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

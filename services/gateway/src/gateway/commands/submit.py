@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from dataproc.recipe.reading import read_yaml as read_data_yaml
 from gateway.client import Submission
 from gateway.commands.connection import connected
 from gateway.commands.screen import count, print_json, result, say
@@ -40,7 +41,7 @@ SIZES = "sizes.yaml"
 def submit_build(arguments: argparse.Namespace) -> None:
     """The body of `winnow submit build`."""
     options = {"workers": arguments.workers, "until": arguments.until}
-    fields = {"recipe": read_recipe(arguments.recipe), "raw": place_of(arguments.raw), "options": _given(options)}
+    fields = {"recipe": read_data_recipe(arguments.recipe), "raw": place_of(arguments.raw), "options": _given(options)}
     _submit(arguments, _request(BuildRequest, fields))
 
 
@@ -72,7 +73,18 @@ def submit_report(arguments: argparse.Namespace) -> None:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file, which JSON can say too. Raises InputError naming file and line."""
-    content = read_yaml(path)
+    return _as_json(path, read_yaml(path))
+
+
+def read_data_recipe(path: Path) -> dict[str, Any]:
+    """The same of a data recipe, in which `on` is a word. Raises InputError."""
+    content = read_data_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a mapping of fields, found {type(content).__name__}")
+    return _as_json(path, content)
+
+
+def _as_json(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     try:
         json.dumps(content, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -18,7 +18,6 @@ from gateway.messages import Build, BuildOptions, BuildRequest, Report, ReportRe
 from gateway.study.grid import Arm, Study
 from manifest.errors import InputError, WinnowError
 from manifest.progress import PLAIN_EVERY_S, span
-from trainer.recipe import TrainRecipe
 
 POLL_S = 1.0
 
@@ -54,8 +53,8 @@ def carry_out(study: Study, place: Place) -> list[Outcome]:
     Raises InputError: arms of unequal tokens, before any is trained. WinnowError: a build failed; the service.
     """
     mixtures = build_mixtures(study, place)
-    tokens = planned_tokens(study, mixtures, place)
-    require_equal_tokens(study, tokens)
+    tokens, step = planned_tokens(study, mixtures, place)
+    require_equal_tokens(study, tokens, step)
     runs = _all(place, [_run(study, arm, mixtures[_key(arm)]) for arm in study.arms], "runs")
     done = [run.state == "succeeded" for run in runs]
     asked = [
@@ -87,15 +86,15 @@ def build_mixtures(study: Study, place: Place) -> dict[str, str]:
     return {key: build.result.path for key, build in zip(requests, builds, strict=True) if build.result is not None}
 
 
-def planned_tokens(study: Study, mixtures: Mapping[str, str], place: Place) -> list[int]:
-    """The tokens that each arm would train on, by the service's own plan."""
+def planned_tokens(study: Study, mixtures: Mapping[str, str], place: Place) -> tuple[list[int], int]:
+    """The tokens that each arm would train on, and those of the largest step, by the service's own plan."""
     plans = [place.client.plan(_run(study, arm, mixtures[_key(arm)])).plan for arm in study.arms]
-    return [int(plan["tokens"]) for plan in plans]
+    step = max(int(phase["tokens_per_step"]) for plan in plans for phase in plan["phases"])
+    return [int(plan["tokens"]) for plan in plans], step
 
 
-def require_equal_tokens(study: Study, tokens: Sequence[int]) -> None:
+def require_equal_tokens(study: Study, tokens: Sequence[int], step: int) -> None:
     """Raises InputError with the figures if arms differ by a step or more: then what they learn is not compared."""
-    step = max(int(_step_tokens(arm)) for arm in study.arms)
     if max(tokens) - min(tokens) < step:
         return
     lines = [f"  {count:>14,}  {arm.name}" for arm, count in zip(study.arms, tokens, strict=True)]
@@ -103,11 +102,6 @@ def require_equal_tokens(study: Study, tokens: Sequence[int]) -> None:
         f"study {study.recipe.name}: the arms do not train on equally many tokens; give `tokens`, to which each is "
         "scaled, or equal totals in the phases\n" + "\n".join(lines)
     )
-
-
-def _step_tokens(arm: Arm) -> int:
-    recipe = TrainRecipe.model_validate(arm.train)
-    return max(phase.tokens_per_step for phase in recipe.phases.values())
 
 
 def told(entry: Entry) -> str:

@@ -28,7 +28,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from dataproc.recipe import DataRecipe
 from evalkit.recipe import EvalRecipe
-from gateway.commands.submit import read_recipe, read_sizes
+from gateway.commands.submit import read_data_recipe, read_recipe, read_sizes
 from manifest.errors import RecipeError
 from manifest.fields import Count, RecipeModel, nearest, validate
 from trainer.recipe import TrainRecipe
@@ -130,9 +130,10 @@ def load_study(path: Path, more: Settings | None = None) -> Study:
 
     Raises RecipeError: an unknown field (with the nearest), a recipe that some arm makes wrong.
     """
-    recipe = validate(StudyRecipe, read_recipe(path), str(path))
+    recipe = validate(StudyRecipe, read_data_recipe(path), str(path))
     files = {part: path.parent / getattr(recipe, part) for part in (*MODELS, "eval")}
-    recipes = {part: read_recipe(file) for part, file in files.items()}
+    read = {"data": read_data_recipe}
+    recipes = {part: read.get(part, read_recipe)(file) for part, file in files.items()}
     validate(EvalRecipe, recipes["eval"], str(files["eval"]))
     base = _with(recipes, {**recipe.set, **(more or {})}, f"{path}: set")
     axes = {name: axis.labelled() for name, axis in recipe.axes.items()}
