@@ -66,7 +66,7 @@ bench-mixture: $(READY)  ## tokenising, loading, opening, tracing and packing of
 check: $(READY)  ## style, types, layers
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
-	@$(BIN)/mypy $(MEMBERS:%=%/src) recipes/demo/run.py bench/machine.py bench/dedup/*.py bench/mixture/*.py bench/train/*.py
+	@$(BIN)/mypy $(MEMBERS:%=%/src) recipes/demo/run.py bench/gpu.py bench/machine.py bench/dedup/*.py bench/mixture/*.py bench/train/*.py
 	@$(BIN)/lint-imports
 
 .PHONY: fix

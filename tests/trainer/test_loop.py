@@ -12,7 +12,7 @@ import torch
 
 from manifest.artifact import Opened, open_artifact, verify
 from manifest.checkpoint import Checkpoint
-from manifest.errors import CorruptArtifact, WrongArtifact
+from manifest.errors import CorruptArtifact, InputError, WrongArtifact
 from manifest.store import LocalStore
 from trainer.checkpoint import load_model
 from trainer.fit import FitOptions, plan_run
@@ -296,3 +296,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_its_last_checkpoint(p
 def test_run_json_is_enough_to_go_on(prepare: Prepare) -> None:
     store, run = prepare()
     assert read_run(store.root / run.path) == run
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="flex attention is for GPUs, and there is one")
+def test_flex_attention_without_a_gpu_is_refused_before_anything_is_learned(prepare: Prepare) -> None:
+    store, run = prepare(engine={"attention": "flex"})
+    with pytest.raises(InputError, match="no backward pass on a CPU"):
+        train(store, run, never)
+    assert not (store.root / run.path / METRICS).exists()

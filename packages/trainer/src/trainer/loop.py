@@ -25,7 +25,7 @@ from torch import Tensor
 
 from manifest.artifact import Opened
 from manifest.checkpoint import Checkpoint
-from manifest.errors import WinnowError
+from manifest.errors import InputError, WinnowError
 from manifest.identity import hash64, short
 from manifest.record import Producer, now
 from manifest.store import LocalStore
@@ -115,7 +115,12 @@ def _prepare(store: LocalStore, run: Run, leg: Leg, found: Opened | None) -> Tra
     read = mixtures_from(run.timeline, _done(found))
     mixtures = [open_mixture(store.where(run.path), run, m) for m in run.mixtures if m.id in read]
     settings = run.recipe.engine
-    decoder = build(run.shape, seed=run.seed, recompute=settings.activation_checkpointing)
+    if settings.attention == "flex" and not torch.cuda.is_available():
+        raise InputError(
+            f"run {run.name}: engine.attention is flex, which has no backward pass on a CPU, and this worker has no "
+            "GPU; use sdpa"
+        )
+    decoder = build(run.shape, seed=run.seed, recompute=settings.activation_checkpointing, attention=settings.attention)
     adapt(decoder, leg.trainable, run.shape, seed=run.seed)
     engine = Engine(decoder, run.recipe.optimizer, settings)
     packs = open_packs(store.where(run.path), run.packs)

@@ -60,6 +60,7 @@ class EngineRecipe(Model):
     precision: `bf16` computes in 16 bits; what the optimiser steps on, and checkpoints hold, stays fp32 (what is frozen
     has no master, and is rounded). `auto` is bf16 on a GPU that has it, and fp32 elsewhere.
     offload: `optimizer` keeps AdamW's moments and master weights, and takes its steps, in the host's memory.
+    attention: `flex` computes ALiBi and documents inside the kernel, for GPUs; `sdpa` adds them as a bias.
     micro_batch_tokens: tokens that a worker takes through the model at once.
     """
 
@@ -67,6 +68,7 @@ class EngineRecipe(Model):
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     offload: Literal["none", "optimizer"] = "none"
     activation_checkpointing: bool = False
+    attention: Literal["sdpa", "flex"] = "sdpa"
     micro_batch_tokens: Count = 8192
 
     @model_validator(mode="after")
@@ -219,7 +221,7 @@ class TrainRecipe(Model):
         """What of the recipe makes a run that run: all but how it is carried out, when it is saved, and where other
         models lie: what is in these is part of the run's identity.
         """
-        carried_out = {"zero", "offload", "activation_checkpointing", "micro_batch_tokens"}
+        carried_out = {"zero", "offload", "activation_checkpointing", "attention", "micro_batch_tokens"}
         planned = {"__all__": {"reference_steps", "long_answers"}}
         fields = self.model_dump(
             mode="json", exclude={"engine": carried_out, "save": True, "spikes": True, "phases": planned}

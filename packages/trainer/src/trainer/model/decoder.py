@@ -149,10 +149,10 @@ class Decoder(nn.Module):
         return 1.0 if self.interpolation is None else self.interpolation.scale(length)
 
 
-def build(shape: Shape, *, seed: int, recompute: bool = False) -> Decoder:
+def build(shape: Shape, *, seed: int, recompute: bool = False, attention: Literal["sdpa", "flex"] = "sdpa") -> Decoder:
     """A decoder on the CPU, initialised from a seed."""
     with torch.device("meta"):
-        decoder = Decoder(shape, recompute=recompute)
+        decoder = Decoder(shape, recompute=recompute, attention=attention)
     decoder.to_empty(device="cpu")
     mup.initialise(decoder, shape, seed)
     return decoder
