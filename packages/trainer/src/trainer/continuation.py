@@ -72,7 +72,16 @@ def continued(store: LocalStore, run: Run, uri: str, where: str) -> Run:
     kept = tuple(earlier for earlier in run.changes if earlier.step < step)
     change = MixtureChange(step=step, mixture=mixture_reference(opened, store.where(run.path)))
     added = references([p for p in packs.values() if p.manifest.id not in packed], store.where(run.path))
-    return run.model_copy(update={"timeline": timeline, "changes": (*kept, change), "packs": (*run.packs, *added)})
+    # What was to be passed over from here on was of the former mixture.
+    skipped = tuple((first, min(stop, step)) for first, stop in run.skipped if first < step)
+    return run.model_copy(
+        update={
+            "timeline": timeline,
+            "changes": (*kept, change),
+            "packs": (*run.packs, *added),
+            "skipped": skipped,
+        }
+    )
 
 
 def _boundary(store: LocalStore, run: Run) -> int:

@@ -13,6 +13,7 @@ weights and moments.
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable
@@ -100,6 +101,8 @@ def train(store: LocalStore, run: Run, stop: Stop) -> None:
             ended = _train_leg(training, found, stop)
         finally:
             training.engine.close()
+            del training  # before the next engine is made; DeepSpeed's are reference cycles
+            gc.collect()
         if ended == "rewound":
             run = read_run(store.root / run.path)
         elif ended == "asked" or leg.stop == run.timeline.total_steps:
@@ -141,7 +144,10 @@ def _train_leg(training: Training, found: Opened | None, stop: Stop) -> Ended:
     first = _done(found)
     frozen: dict[str, str] | None = None
     if found is not None and first > training.leg.first:
-        frozen = restore(engine, found).state.get("frozen")
+        record = restore(engine, found)
+        made = record.producer.measured.get("precision", "fp32") if record.producer else "fp32"
+        # In another precision what is frozen is rounded once more, or no more: it is hashed anew.
+        frozen = record.state.get("frozen") if made == engine.precision else None
     elif found is not None:
         begin(engine, found, training.leg.trainable)
     elif run.base is not None:

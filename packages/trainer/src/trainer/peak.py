@@ -22,7 +22,11 @@ def peak_flops(device: str, dtype: torch.dtype) -> float:
     """FLOP/s of the best of a few products of two square matrices. device: cpu or cuda. Measured once per process."""
     size = SIZE[device]
     left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / min(_seconds(left, right) for _ in range(TRIES[device]))
+    best = min(_seconds(left, right) for _ in range(TRIES[device]))
+    del left, right
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # these are no part of what a run needs (memory.py)
+    return 2 * size**3 / best
 
 
 def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:
