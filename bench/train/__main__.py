@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from importlib.metadata import version
@@ -17,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.machine import machine
 from bench.train import table
 from bench.train.case import ROOT, Case, make_case
 from bench.train.peak import matmul_flops
@@ -35,7 +34,7 @@ def main() -> None:
     peer_packages(home)
     figures = {
         "made": time.strftime("%Y-%m-%d"),
-        "machine": _machine(),
+        "machine": machine(),
         "versions": {name: version(name) for name in ("torch", "deepspeed", "transformers")},
         "case": {
             "parameters": case.shape.parameters,
@@ -103,19 +102,6 @@ def _starts(case: Case, repeats: int) -> list[dict[str, float]]:
         cold, resumed = starts_s(case, "start", SAVED_EVERY)
         starts.append({"cold_s": cold, "resumed_s": resumed})
     return starts
-
-
-def _machine() -> str:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux, Python {platform.python_version()}"
 
 
 def _arguments() -> argparse.Namespace:

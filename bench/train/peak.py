@@ -1,18 +1,13 @@
-"""The floating-point operations per second that a matrix product reaches: what the machine could do."""
+"""The floating-point operations per second of a matrix product with some threads: what the machine could do."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from statistics import median
-
-SIZE = 1536
-ROUNDS = 9
 
 
 def matmul_flops(threads: int) -> float:
-    """FLOPs/s of a square fp32 product with so many threads, in a process of its own; the median of ROUNDS."""
+    """FLOPs/s of a fp32 product with so many threads, in a process of its own; measured as for the MFU of a run."""
     command = [sys.executable, "-m", "bench.train.peak", str(threads)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -20,14 +15,10 @@ def matmul_flops(threads: int) -> float:
 def _measure(threads: int) -> float:
     import torch
 
+    from trainer.peak import peak_flops
+
     torch.set_num_threads(threads)
-    left, right = torch.randn(SIZE, SIZE), torch.randn(SIZE, SIZE)
-    rates = []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        torch.mm(left, right)
-        rates.append(2 * SIZE**3 / (time.perf_counter() - began))
-    return median(rates)
+    return peak_flops("cpu", torch.float32)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
     yield "# Training: Winnow, a bare loop and the Hugging Face Trainer"
     yield ""
-    yield f"Made by `make bench-train` on {figures['made']}: {figures['machine']}; {versions}."
+    yield f"Made by `make bench-train` on {figures['made']}: {_named(figures['machine'])}; {versions}."
     yield ""
     yield (
         f"One Llama of {case['parameters'] / 1e6:.1f}M parameters in fp32 on the CPU, {case['tokens_per_step']:,} "
@@ -51,6 +51,11 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
         yield "| " + " | ".join(_row(system, case, peaks, ours)) + " |"
     yield ""
     yield from _answers(figures)
+
+
+def _named(machine: dict[str, Any]) -> str:
+    facts = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
+    return f"{facts}, {machine['system']}, Python {machine['python']}"
 
 
 def rate(system: dict[str, Any], case: dict[str, Any]) -> float:
