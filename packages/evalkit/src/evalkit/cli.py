@@ -10,6 +10,7 @@ from pathlib import Path
 
 from evalkit import cli_positions
 from manifest.errors import run_command
+from manifest.fields import flag_count
 
 BATCH_TOKENS = "2k"  # logits that a processor's cache can hold: faster than larger batches on CPUs
 
@@ -63,7 +64,7 @@ def _score(arguments: argparse.Namespace) -> None:
     from manifest.store import open_store
 
     recipe = load_recipe(Path(arguments.recipe))
-    batch_tokens = cli_positions.count("--batch-tokens", arguments.batch_tokens)
+    batch_tokens = flag_count("--batch-tokens", arguments.batch_tokens)
     compare_to = arguments.compare_to or recipe.compare_to
     compared = open_report(compare_to) if compare_to else None
     subject = open_subject(arguments.checkpoint or newest_checkpoint(arguments.run))

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from manifest.errors import RecipeError
+from manifest.fields import flag_count
 
 if TYPE_CHECKING:  # torch takes a second to import
     from evalkit.checkpoint import Subject
@@ -66,9 +67,9 @@ def _positions(arguments: argparse.Namespace) -> None:
     options = Options(
         lengths=parse_lengths(arguments.lengths),
         interpolate=arguments.interpolate,
-        limit=count("--limit", arguments.limit),
-        windows=count("--windows", arguments.windows),
-        batch_tokens=count("--batch-tokens", arguments.batch_tokens),
+        limit=flag_count("--limit", arguments.limit),
+        windows=flag_count("--windows", arguments.windows),
+        batch_tokens=flag_count("--batch-tokens", arguments.batch_tokens),
     )
     found = measure(open_subjects(arguments.checkpoints), options)
     progress.console.print(table(found))
@@ -104,19 +105,5 @@ def _named(argument: str) -> tuple[str, str]:
 
 def parse_lengths(text: str | None) -> tuple[int, ...]:
     """--lengths, from the shortest, each once. Raises RecipeError."""
-    found = {count("--lengths", part.strip(), least=2) for part in text.split(",")} if text is not None else set()
+    found = {flag_count("--lengths", part.strip(), least=2) for part in text.split(",")} if text is not None else set()
     return tuple(sorted(found))
-
-
-def count(flag: str, text: str, *, least: int = 1) -> int:
-    """A flag's number, also as 8k. Raises RecipeError."""
-    from manifest.fields import parse_count
-
-    try:
-        number = parse_count(text)
-    except ValueError as error:
-        raise RecipeError(f"{flag}: {error}") from None
-    assert isinstance(number, int)
-    if number < least:
-        raise RecipeError(f"{flag} {text}: expected at least {least}")
-    return number

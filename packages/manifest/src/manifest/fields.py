@@ -39,6 +39,18 @@ Count = Annotated[int, BeforeValidator(parse_count), Field(lt=2**63)]
 """An int that may be written 200k, 4M, 345B."""
 
 
+def flag_count(flag: str, text: str, *, least: int = 1) -> int:
+    """The number of a command's flag, also as 200k. Raises RecipeError if it is none, or less than `least`."""
+    try:
+        count = parse_count(text)
+    except ValueError as error:
+        raise RecipeError(f"{flag}: {error}") from error
+    assert isinstance(count, int)
+    if count < least:
+        raise RecipeError(f"{flag} {text}: expected at least {least}")
+    return count
+
+
 class RecipeModel(BaseModel):
     """A part of a recipe: frozen, unknown keys are errors."""
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from manifest.errors import InputError, RecipeError, run_command
-from manifest.fields import parse_count
+from manifest.fields import flag_count
 from trainer import cli_mup
 from trainer.restarts import MOST
 
@@ -238,7 +238,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         name=_run_name(arguments.name),
         continue_with=arguments.continue_with,
-        max_restarts=_number("--max-restarts", arguments.max_restarts, least=0),
+        max_restarts=flag_count("--max-restarts", arguments.max_restarts, least=0),
         tensorboard=arguments.tensorboard,
     )
     print("\n".join(dry_run(options)) if arguments.dry_run else fit(options))
@@ -266,7 +266,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from trainer.huggingface.export import ExportOptions, export, require_options
     from trainer.huggingface.export_adapter import export_adapter
 
-    heldout_tokens = _number("--heldout-tokens", arguments.heldout_tokens, least=0)
+    heldout_tokens = flag_count("--heldout-tokens", arguments.heldout_tokens, least=0)
     require_options(arguments.bits, arguments.dtype)
     if arguments.format == "peft":
         if arguments.bits is not None or arguments.adapter is not None:
@@ -287,18 +287,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _count(text: str | None) -> int | None:
     """--tokens as a number. Raises RecipeError."""
-    return None if text is None else _number("--tokens", text, least=1)
-
-
-def _number(flag: str, text: str, *, least: int) -> int:
-    try:
-        count = parse_count(text)
-    except ValueError as error:
-        raise RecipeError(f"{flag} {text}: {error}") from error
-    assert isinstance(count, int)
-    if count < least:
-        raise RecipeError(f"{flag} {text}: expected {'more than 0' if least == 1 else f'{least} or more'}")
-    return count
+    return None if text is None else flag_count("--tokens", text, least=1)
 
 
 def _run_name(name: str | None) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from manifest.errors import RecipeError, WinnowError
-from manifest.fields import parse_count
+from manifest.fields import flag_count
 
 if TYPE_CHECKING:  # torch, which takes a second to import
     from trainer.proxy import Proxies
@@ -124,23 +124,13 @@ def _proxies(arguments: argparse.Namespace) -> Proxies:
     assert isinstance(manifest, Mixture)
     require_same_phases(manifest, recipe, str(arguments.recipe))
     pace = Pace(
-        tokens=_positive("--tokens", _count("--tokens", arguments.tokens)),
-        tokens_per_step=_positive("--tokens-per-step", _count("--tokens-per-step", arguments.tokens_per_step)),
+        tokens=flag_count("--tokens", arguments.tokens),
+        tokens_per_step=flag_count("--tokens-per-step", arguments.tokens_per_step),
         seq_len=_positive("--seq-len", arguments.seq_len),
         layers=_positive("--layers", arguments.layers),
     )
     uri = opened.uri if "://" in opened.uri else str(Path(opened.uri).absolute())
     return Proxies(recipe, manifest, Reference(kind="mixture", name=manifest.name, id=manifest.id, uri=uri), pace)
-
-
-def _count(flag: str, text: str) -> int:
-    """A number such as 200k. Raises RecipeError."""
-    try:
-        count = parse_count(text)
-    except ValueError as error:
-        raise RecipeError(f"{flag} {text}: {error}") from error
-    assert isinstance(count, int)
-    return count
 
 
 def _publish(directory: Path, files: dict[str, bytes]) -> None:
