@@ -26,9 +26,11 @@ from trainer.loop import train
 from trainer.model.decoder import build
 from trainer.progress import spiked
 from trainer.recipe import EngineRecipe, TrainRecipe
-from trainer.run import METRICS, Run, enter, read_run
+from trainer.run import METRICS, Run, enter, newest, read_run
 from trainer.sizes import resolve
-from trainer.spikes import SpikesRecipe, SpikeWatch, merged, spike_limit
+from trainer.spike_met import resumed
+from trainer.spikes import Spike, SpikesRecipe, SpikeWatch, merged, rewinds_in_a_row, spike_limit
+from trainer.summary import passed_over, summary
 
 from .conftest import recipe_fields
 from .test_engine import OPTIMIZER, SHAPE, batches
@@ -79,6 +81,17 @@ def final(store: LocalStore, run: Run) -> Checkpoint:
     return found
 
 
+def judge(watch: SpikeWatch, step: int, loss: float, *, phase: str = "main", mixture: str = "old") -> Spike | None:
+    return watch.judge(step, loss, phase=phase, mixture=mixture)
+
+
+def newest_step(store: LocalStore, run: Run) -> int:
+    found = newest(store, run)
+    assert found is not None
+    assert isinstance(found.manifest, Checkpoint)
+    return found.manifest.step
+
+
 def to_the_bit(record: Checkpoint) -> tuple[Any, ...]:
     return record.weights, record.moments, record.state, record.timeline
 
@@ -98,15 +111,35 @@ def test_there_is_no_limit_before_a_quarter_of_the_window_and_losses_that_do_not
 
 
 def test_a_loss_that_stays_on_another_level_is_no_spike_for_ever() -> None:
-    watch = SpikeWatch.resumed(SpikesRecipe(window=32), None, [])
-    limits = [watch.judge("main", loss) for loss in [2.0] * 32 + [4.0] * 32]
-    assert [limit is not None for limit in limits] == [False] * 32 + [True] * 16 + [False] * 16
+    watch = SpikeWatch.resumed(SpikesRecipe(window=32), None)
+    found = [judge(watch, step, loss) for step, loss in enumerate([2.0] * 32 + [4.0] * 32)]
+    assert [spike is not None for spike in found] == [False] * 32 + [True] * 16 + [False] * 16
 
 
-def test_another_phase_begins_without_losses() -> None:
-    watch = SpikeWatch.resumed(SpikesRecipe(window=8), None, [])
-    assert [watch.judge("short", 2.0) for _ in range(8)] == [None] * 8
-    assert watch.judge("long", 9.0) is None
+@pytest.mark.parametrize("other", [{"phase": "long"}, {"mixture": "new"}])
+def test_another_phase_or_mixture_begins_without_losses(other: dict[str, str]) -> None:
+    watch = SpikeWatch.resumed(SpikesRecipe(window=8), None)
+    assert [judge(watch, step, 2.0) for step in range(8)] == [None] * 8
+    assert judge(watch, 8, 9.0, **other) is None
+
+
+def test_a_checkpoint_of_before_mixtures_were_noted_has_losses_of_the_one_that_it_read(prepare: Prepare) -> None:
+    store, run = prepare("out")
+    train(store, run, stop_after(5))
+    found = store.manifest(run.checkpoint_path(5))
+    assert isinstance(found, Checkpoint)
+    state = dict(found.state["spikes"])
+    assert state.pop("mixture") == run.mixture.id
+    before = found.model_copy(update={"state": found.state | {"spikes": state}})
+    assert resumed(run, before) == resumed(run, found)
+
+
+def test_rewinds_in_a_row_are_those_within_a_window_of_what_was_passed_over() -> None:
+    recipe = SpikesRecipe(window=50, before=5, after=10)
+    rewinds = ((95, 111), (300, 311), (316, 332))  # spikes at 100, 300 and 321
+    assert [rewinds_in_a_row(rewinds, step, 0, recipe) for step in (340, 381, 382)] == [2, 2, 0]
+    assert rewinds_in_a_row(rewinds, 340, 311, recipe) == 1  # what ended before this mixture began does not count
+    assert rewinds_in_a_row(rewinds[:1], 130, 0, recipe) == 1
 
 
 def test_ranges_of_steps_that_meet_are_one() -> None:
@@ -193,7 +226,7 @@ def test_documents_of_a_skipped_step_are_not_seen_in_it(prepare: Prepare) -> Non
 
 
 def test_a_run_goes_back_and_past_the_windows_of_a_spike_also_where_it_was_stopped(prepare: Prepare) -> None:
-    settings = {"action": "rewind", "before": 1, "after": 1}
+    settings = {"action": "rewind", "before": 1, "after": 1, "rewinds": 100}
     through, stopped = prepare("through", **settings), prepare("stopped", **settings)
     train(*through, never)
     train(*stopped, stop_after(9))
@@ -209,8 +242,47 @@ def test_a_run_goes_back_and_past_the_windows_of_a_spike_also_where_it_was_stopp
         assert first == max(checkpoint, event["step"] - 1)
         assert stop == min(event["step"] + 2, run.timeline.total_steps)
     passed = read_run(store.root / run.path).skipped
-    assert passed == merged([tuple(event["skipped"]) for event in found])
+    assert passed == tuple(tuple(event["skipped"]) for event in found)
+    passed = merged(passed)
     assert final(store, run).timeline.skipped == passed
     steps = {step for first, stop in passed for step in range(first, stop)}
     assert [row["step"] for row in rows(store, run)] == [s for s in range(run.timeline.total_steps) if s not in steps]
     assert final(store, run).state["optimizer_steps"] == run.timeline.total_steps - len(steps)
+
+
+def test_after_some_rewinds_in_a_row_spikes_are_learned_also_where_the_run_was_stopped(prepare: Prepare) -> None:
+    settings = {"action": "rewind", "before": 0, "after": 0, "rewinds": 2}
+    through, stopped = prepare("through", **settings), prepare("stopped", **settings)
+    train(*through, never)
+    train(*stopped, stop_after(9))
+    train(*stopped, never)
+    assert to_the_bit(final(*stopped)) == to_the_bit(final(*through))
+    back, again, *reported = spikes(*through)
+    assert [event["action"] for event in (back, again, *reported)] == ["rewind"] * 2 + ["report"] * len(reported)
+    assert {event["after_rewinds"] for event in reported} == {2}
+    assert "learned, after 2 rewinds in a row" in spiked(reported[0])
+    learned = {row["step"] for row in rows(*through)}
+    assert learned >= {event["step"] for event in reported} != set()
+    assert len(learned) == final(*through).step - 2
+
+
+def test_the_summary_says_how_many_steps_were_passed_over_and_where(prepare: Prepare) -> None:
+    store, run = prepare("out", action="skip")
+    train(store, run, never)
+    record = final(store, run)
+    steps = [str(step) for first, stop in record.timeline.skipped for step in range(first, stop)]
+    (line,) = [line for line in summary(store.root / run.path, record) if "spikes" in line]
+    assert f"{len(steps)} of 16 steps were not learned" in line
+    assert line.split("loss: ")[1].split(" ")[0] == steps[0]
+    many = record.timeline.model_copy(update={"skipped": ((0, 1), (2, 5), (6, 7), (8, 9), (10, 11), (12, 14))})
+    assert passed_over(many).endswith(
+        "0 (main), 2 to 4 (main), 6 (main), 8 (main), 10 (main), and 1 more places, which the checkpoint has "
+        "(timeline.skipped)"
+    )
+
+
+def test_a_run_that_is_asked_to_stop_among_steps_that_it_passes_over_stops_there(prepare: Prepare) -> None:
+    store, run = prepare("out", action="rewind")
+    run = run.model_copy(update={"skipped": ((4, 12),)})
+    train(store, run, stop_after(6))
+    assert newest_step(store, run) == 6

@@ -4,6 +4,7 @@ at (ISO 8601, UTC), event, step, and what belongs to the event:
 
 restart   step: that it goes on after. why: the last words of the worker that was lost
 spike     step, loss, limit, action; to: the step that a rewind goes on after; skipped: [first, stop), not learned;
+          after_rewinds: so many in a row, after which it is learned;
           table, documents, worst: what the step read (spike_table.py)
 """
 

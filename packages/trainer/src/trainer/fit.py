@@ -8,20 +8,16 @@ was continued with another mixture goes on with that one, also where the command
 
 from __future__ import annotations
 
-import json
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from manifest.artifact import Opened, open_artifact, read_manifest
 from manifest.errors import RecipeError
 from manifest.mixture import Mixture
-from manifest.progress import span
 from manifest.store import LocalStore
 from trainer import restarts, schedule
 from trainer.continuation import continued, require_run
@@ -33,7 +29,6 @@ from trainer.packs import by_key, make_packs, open_packs, pack_remarks, referenc
 from trainer.progress import Watch, say
 from trainer.recipe import TrainRecipe
 from trainer.run import (
-    METRICS,
     RUN,
     Run,
     checkpoints,
@@ -48,6 +43,7 @@ from trainer.run import (
     write_run,
 )
 from trainer.sizes import Resolved, shape_of
+from trainer.summary import summary
 from trainer.timeline import make_timeline, run_seed, tokens_before
 from trainer.tokenizer import with_first_row
 from trainer.trainable import require_trainable
@@ -111,7 +107,8 @@ def fit(options: FitOptions) -> str:
             most = options.max_restarts
             launch(options.workers, store, run, tick=watch.look, asked=interrupts.asked, max_restarts=most)
     last = next(checkpoints(store, run))
-    _summarise(directory, run, last.step)
+    for line in summary(directory, last):
+        say(line)
     if interrupts.by_keyboard:
         raise KeyboardInterrupt
     return store.where(run.checkpoint_path(last.step))
@@ -245,40 +242,6 @@ def _announce(run: Run, found: Opened | None, total: int) -> None:
     for change in run.changes:
         say(f"run {run.name} reads {named(change.mixture)} from step {change.step} on")
     say(what if found is None else f"{what}; goes on after step {found.manifest.step}")  # type: ignore[attr-defined]
-
-
-def _summarise(directory: Path, run: Run, step: int) -> None:
-    rows = [json.loads(line) for line in (directory / METRICS).read_text(encoding="utf-8").splitlines()]
-    total = run.timeline.total_steps
-    if step < total:
-        say(f"stopped after step {step} of {total}; the same command goes on from there")
-    if not rows:
-        return
-    learned = [row for row in rows if row["loss"] is not None]
-    done = f"{len(rows):,} steps done, {rows[-1]['tokens']:,} tokens in {span(sum(row['seconds'] for row in rows))}"
-    if learned:
-        views = ", ".join(f"{view} {loss:.3f}" for view, loss in sorted(learned[-1]["views"].items()))
-        done += f": loss {learned[0]['loss']:.3f} → {learned[-1]['loss']:.3f} ({views})"
-    say(f"{done}; {directory / METRICS}")
-    if len(learned) < len(rows):
-        say(f"{len(rows) - len(learned):,} steps had nothing to learn: all of their tokens are masked (loss null)")
-    padding = sum(row.get("padding") or 0 for row in rows)
-    if padding:
-        say(f"{padding:,} of the tokens read are padding of packed windows")
-    fim: Counter[str] = Counter()
-    for row in rows:
-        fim.update(row.get("fim") or {})
-    if fim["segments"]:
-        say(_fim_line(fim))
-
-
-def _fim_line(counts: Counter[str]) -> str:
-    """What fill-in-the-middle did, counted as in data/fim.py."""
-    return (
-        "fill-in-the-middle: {rearranged:,} of {segments:,} documents in windows rearranged ({suffix_first:,} with the "
-        "suffix first), {kept:,} kept for their special tokens or bytes; {truncated:,} tokens cut off, {padding:,} of "
-        "padding"
-    ).format_map(counts)
 
 
 @dataclass

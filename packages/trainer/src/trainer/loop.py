@@ -46,8 +46,8 @@ from trainer.retention import retain
 from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, read_run, rewind, started_from
 from trainer.saves import is_due
 from trainer.schedule import Curve, curves, weight_decays
-from trainer.spike_met import met_spike, resumed
-from trainer.spikes import SpikeWatch
+from trainer.spike_met import judged, met_spike, resumed
+from trainer.spikes import Spike, SpikeWatch
 from trainer.timeline import tokens_before
 from trainer.trainable import Leg, leg_at, legs
 
@@ -175,8 +175,10 @@ def _steps(training: Training, first: int, stop: Stop) -> Ended:
                     raise _diverged(run, row)
                 if training.engine.rank == 0:
                     metrics.append(directory / METRICS, row)
-                if outcome.limit is not None and met_spike(training, batch, row, outcome.losses, outcome.limit):
+                if outcome.spike is not None and met_spike(training, batch, row, outcome.losses, outcome.spike):
                     return "rewound"
+            else:
+                asked = training.engine.any(stop())
             if done in ends:
                 require_frozen(training.engine, training.frozen, run=run.name, step=done)
             if asked or done == total or is_due(run, done):
@@ -188,14 +190,14 @@ def _steps(training: Training, first: int, stop: Stop) -> Ended:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """A step's row, whether any rank has been asked to stop, and the limit if it is a spike: the same on all ranks.
+    """A step's row, whether any rank has been asked to stop, and its spike if it is one: the same on all ranks.
 
     losses (N,): of this rank's rows, as the engine gives them.
     """
 
     row: metrics.StepMetrics
     asked: bool
-    limit: float | None
+    spike: Spike | None
     losses: Tensor
 
 
@@ -222,8 +224,8 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> _Outcome:
     sums_V2 = everyone[: sums_V2.numel()].view_as(sums_V2)
     loss, per_view = metrics.mean_losses(sums_V2, views)
     fim = dict(zip(COUNTS, map(int, everyone[sums_V2.numel() : -len(rest)]), strict=True))
-    limit = training.spikes.judge(phase, loss)
-    held = limit is not None and run.recipe.spikes.action != "report"
+    spike = judged(training.spikes, run, batch, loss)
+    held = spike is not None and spike.action != "report"
     norm = engine.update(held=held)
     tokens, before = tokens_before(run.timeline, batch.step + 1), tokens_before(run.timeline, batch.step)
     seconds, seq_len = time.monotonic() - started, run.timeline.paces[batch.segment].seq_len
@@ -247,7 +249,7 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> _Outcome:
         mfu=round(run.shape.flops_per_token(seq_len) * (tokens - before) / seconds / training.peak_flops, 4),
         skipped=held or None,
     )
-    return _Outcome(row, bool(everyone[-1] > 0), limit, losses)
+    return _Outcome(row, bool(everyone[-1] > 0), spike, losses)
 
 
 def _save(training: Training, step: int, *, full: bool) -> None:

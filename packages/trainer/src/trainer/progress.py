@@ -83,6 +83,8 @@ def spiked(event: dict[str, Any]) -> str:
     if event["action"] == "rewind":
         first, stop = event["skipped"]
         what = f"; back to step {event['to']}, and past the steps {first} to {stop - 1}"
+    elif "after_rewinds" in event:
+        what = f"; learned, after {event['after_rewinds']} rewinds in a row: the loss may stay on another level"
     worst = event["worst"][0]
     return (
         f"spike at step {event['step']}: loss {event['loss']:.3f}, above the limit of {event['limit']:.3f}{what}. Its "

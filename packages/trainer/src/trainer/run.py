@@ -48,8 +48,8 @@ class Run(Model):
 
     `mixture` is what the run began with, which makes it that run; `changes`, in order of step, what it went on with.
     `base` is the model whose weights it began with, `rows` those of tokens that the base had not (adapt/). `skipped`
-    are steps [first, stop) that it went back for and passes over (spikes.py). All uris are relative to the run's
-    directory, or absolute.
+    are the steps [first, stop) that each rewind passes over, in the order of the rewinds (spikes.py). All uris are
+    relative to the run's directory, or absolute.
     """
 
     name: str

@@ -2,7 +2,8 @@
 
     report   event                                                       the step was learned
     skip     event, the step is noted                                    it was read, and not learned
-    rewind   event, run.json has the steps that are passed over          all go back to the newest full checkpoint
+    rewind   event, run.json has the steps that are passed over          all go back to the newest full checkpoint,
+                                                                         after too many in a row as `report`
 
 Checkpoints hold the steps that were passed over in `timeline.skipped`, so exposure is exact from any of them. run.json
 has those of rewinds, because they must be known before the next checkpoint.
@@ -24,7 +25,7 @@ from trainer.engine import Engine
 from trainer.metrics import StepMetrics
 from trainer.run import Run, newest, write_run
 from trainer.spike_table import write_table
-from trainer.spikes import Skipped, SpikeWatch, merged
+from trainer.spikes import Spike, SpikeWatch
 
 
 class Trained(Protocol):
@@ -42,25 +43,39 @@ class Trained(Protocol):
 
 def resumed(run: Run, found: Checkpoint | None) -> SpikeWatch:
     """The watch of a run that goes on after a checkpoint, or begins."""
-    state, skipped = (None, ()) if found is None else (found.state.get("spikes"), found.timeline.skipped)
-    return SpikeWatch.resumed(run.recipe.spikes, state, [skipped, run.skipped])
+    if found is None:
+        return SpikeWatch.resumed(run.recipe.spikes, None, rewinds=run.skipped)
+    state, timeline = found.state.get("spikes"), found.timeline
+    if state is not None and found.step > 0:  # checkpoints of before it was noted
+        state = {"mixture": timeline.order.segments[timeline.step(found.step - 1).segment].mixture} | state
+    elif state is not None:
+        state = {"mixture": None} | state
+    return SpikeWatch.resumed(run.recipe.spikes, state, skipped=timeline.skipped, rewinds=run.skipped)
 
 
-def met_spike(training: Trained, batch: StepBatch, row: StepMetrics, losses: Tensor, limit: float) -> bool:
-    """Does what the recipe says. Returns whether to go back to the newest full checkpoint. Collective.
+def judged(watch: SpikeWatch, run: Run, batch: StepBatch, loss: float | None) -> Spike | None:
+    """Whether the loss of a step is a spike."""
+    segment, pace = run.timeline.order.segments[batch.segment], run.timeline.paces[batch.segment]
+    return watch.judge(batch.step, loss, phase=segment.phase, mixture=segment.mixture, since=pace.first_step)
+
+
+def met_spike(training: Trained, batch: StepBatch, row: StepMetrics, losses: Tensor, spike: Spike) -> bool:
+    """Does what is to be done. Returns whether to go back to the newest full checkpoint. Collective.
 
     losses (N,): of this rank's rows, in nats over their targets.
     """
     store, run, engine = training.store, training.run, training.engine
-    action = run.recipe.spikes.action
-    said: dict[str, Any] = {"loss": row.loss, "limit": limit, "action": action}
+    action = spike.action
+    said: dict[str, Any] = {"loss": row.loss, "limit": spike.limit, "action": action}
     if action == "skip":
         training.spikes.skip(row.step)
         said["skipped"] = [row.step, row.step + 1]
     elif action == "rewind":
         said["to"], passed = _rewind(store, run, row)
-        said["skipped"] = passed[0]
-        run = run.model_copy(update={"skipped": merged((*run.skipped, *passed))})
+        said["skipped"] = passed
+        run = run.model_copy(update={"skipped": (*run.skipped, passed)})
+    elif spike.in_a_row:
+        said["after_rewinds"] = spike.in_a_row
     whole = [loss for part in engine.collect(json.dumps(_means(batch, losses))) for loss in json.loads(part)]
     if engine.rank == 0:
         directory = store.root / run.path
@@ -72,13 +87,13 @@ def met_spike(training: Trained, batch: StepBatch, row: StepMetrics, losses: Ten
     return action == "rewind"
 
 
-def _rewind(store: LocalStore, run: Run, row: StepMetrics) -> tuple[int, Skipped]:
+def _rewind(store: LocalStore, run: Run, row: StepMetrics) -> tuple[int, tuple[int, int]]:
     """The step of the newest full checkpoint, and the steps that are passed over from there."""
     found = newest(store, run)
     after = 0 if found is None else found.manifest.step  # type: ignore[attr-defined]
     phase, recipe = run.timeline.phase_steps()[row.phase], run.recipe.spikes
     first = max(after, phase.start, row.step - recipe.before)
-    return after, ((first, min(phase.stop, row.step + recipe.after + 1)),)
+    return after, (first, min(phase.stop, row.step + recipe.after + 1))
 
 
 def _means(batch: StepBatch, losses: Tensor) -> list[float | None]:

@@ -3,10 +3,14 @@
     spikes: {action: report | skip | rewind, window: 128, factor: 8}
 
 A loss is a spike above  median + factor · max(1.4826 · MAD, 1 % of the median)  of the last `window` losses of the
-phase. (MAD: the median of their distances from their median; 1.4826 of it is the standard deviation of what is normally
-distributed.) The limit is a function of losses alone, which are the same on all workers and stand in checkpoints: all
-workers agree, and a run that is resumed finds what one finds that was not. A spike's own loss counts from the next step
-on: a loss that stays on another level is no spike once half of the window is of it.
+phase on the same mixture. (MAD: the median of their distances from their median; 1.4826 of it is the standard deviation
+of what is normally distributed.) The limit is a function of losses alone, which are the same on all workers and stand
+in checkpoints: all workers agree, and a run that is resumed finds what one finds that was not. A spike's own loss
+counts from the next step on: a loss that stays on another level is no spike once half of the window is of it.
+
+A run that goes back forgets the losses since its checkpoint, so it would take a lasting level for a spike for ever, and
+pass over all that is left. So it goes back at most `rewinds` times in a row, each less than a window after what was
+passed over last; the next spikes are learned and reported, until the window has the new level.
 """
 
 from __future__ import annotations
@@ -30,6 +34,11 @@ NORMAL = 1.4826
 LEAST = 0.01
 """Of the median: what losses vary by at least, so that one that hardly varies has no spikes in its noise."""
 
+Action = Literal["report", "skip", "rewind"]
+
+REWINDS = 3
+"""In a row. Then it is neither chance nor the documents read: passing over more of them would not help."""
+
 
 class SpikesRecipe(Model):
     """What is done about a loss that is a spike.
@@ -37,48 +46,74 @@ class SpikesRecipe(Model):
     report: nothing but saying so. skip: its step is read and not learned: no weight, moment or counter changes.
     rewind: back to the newest checkpoint, and from there past the steps from `before` before the spike to `after` after
     it, within the phase, without learning them. window: losses that are compared with; a quarter of it must be there.
+    rewinds: at most so many in a row.
     """
 
-    action: Literal["report", "skip", "rewind"] = "report"
+    action: Action = "report"
     window: int = Field(default=128, ge=8)
     factor: float = Field(default=8.0, gt=0, allow_inf_nan=False)
     before: int = Field(default=100, ge=0)
     after: int = Field(default=100, ge=0)
+    rewinds: int = Field(default=REWINDS, ge=1, exclude_if=lambda value: value == REWINDS)
 
     def identified(self) -> dict[str, Any] | None:
         """What of it makes a run that run: nothing where it only reports."""
         return None if self.action == "report" else self.model_dump(mode="json")
 
 
+@dataclass(frozen=True)
+class Spike:
+    """A loss above the limit. action: what is done about it. in_a_row: rewinds right before it."""
+
+    limit: float
+    action: Action
+    in_a_row: int = 0
+
+
 @dataclass
 class SpikeWatch:
-    """The losses that a run has had of late, and the steps that it has passed over."""
+    """The losses that a run has had of late, and the steps that it has passed over.
+
+    phase, mixture: what the losses are of. rewinds: the steps that each rewind passes over, in the rewinds' order.
+    """
 
     recipe: SpikesRecipe
     phase: str | None = None
+    mixture: str | None = None
     losses: deque[float] = field(default_factory=deque)
     skipped: Skipped = ()
+    rewinds: Skipped = ()
 
     @classmethod
-    def resumed(cls, recipe: SpikesRecipe, state: Mapping[str, Any] | None, skipped: Iterable[Skipped]) -> SpikeWatch:
-        """As it was when `state` was made. skipped: of the checkpoint, and of the run."""
-        state = state or {"phase": None, "losses": []}
-        together = merged(steps for part in skipped for steps in part)
-        return cls(recipe, state["phase"], deque(state["losses"], maxlen=recipe.window), together)
+    def resumed(
+        cls, recipe: SpikesRecipe, state: Mapping[str, Any] | None, *, skipped: Skipped = (), rewinds: Skipped = ()
+    ) -> SpikeWatch:
+        """As it was when `state` was made. skipped: of the checkpoint; rewinds: of the run."""
+        state = state or {"phase": None, "mixture": None, "losses": []}
+        losses = deque(state["losses"], maxlen=recipe.window)
+        return cls(recipe, state["phase"], state["mixture"], losses, merged((*skipped, *rewinds)), rewinds)
 
     def state(self) -> dict[str, Any]:
         """What `resumed` needs."""
-        return {"phase": self.phase, "losses": list(self.losses)}
+        return {"phase": self.phase, "mixture": self.mixture, "losses": list(self.losses)}
 
-    def judge(self, phase: str, loss: float | None) -> float | None:
-        """The limit that the loss of a step is above; None if it is no spike. Remembers the loss."""
-        if phase != self.phase:
-            self.phase, self.losses = phase, deque(maxlen=self.recipe.window)
+    def judge(self, step: int, loss: float | None, *, phase: str, mixture: str, since: int = 0) -> Spike | None:
+        """Whether the loss of a step is a spike, and what is done about it. Remembers the loss.
+
+        phase, mixture (its id): what the step is of; since: the first step that is of both.
+        """
+        if (phase, mixture) != (self.phase, self.mixture):
+            self.phase, self.mixture, self.losses = phase, mixture, deque(maxlen=self.recipe.window)
         if loss is None:
             return None
         limit = spike_limit(self.losses, self.recipe)
         self.losses.append(loss)
-        return limit if limit is not None and loss > limit else None
+        if limit is None or loss <= limit:
+            return None
+        if self.recipe.action != "rewind":
+            return Spike(limit, self.recipe.action)
+        before = rewinds_in_a_row(self.rewinds, step, since, self.recipe)
+        return Spike(limit, "rewind" if before < self.recipe.rewinds else "report", before)
 
     def skip(self, step: int) -> None:
         """Remembers that a step is passed over."""
@@ -101,6 +136,20 @@ def spike_limit(losses: Iterable[float], recipe: SpikesRecipe) -> float | None:
     middle = median(held)
     deviation = NORMAL * median(abs(loss - middle) for loss in held)
     return middle + recipe.factor * max(deviation, LEAST * abs(middle))
+
+
+def rewinds_in_a_row(rewinds: Skipped, step: int, since: int, recipe: SpikesRecipe) -> int:
+    """How many rewinds led to a spike at `step`: each from less than a window after what the one before passes over.
+
+    rewinds: what each passes over, in order. since: what ends before it does not count.
+    """
+    count = 0
+    for _, stop in reversed(rewinds):
+        if stop <= since or step - stop >= recipe.window:
+            break
+        count += 1
+        step = stop - recipe.after - 1  # the spike that this one went back for
+    return count
 
 
 def merged(steps: Iterable[tuple[int, int]]) -> Skipped:

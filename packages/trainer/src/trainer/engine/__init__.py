@@ -228,6 +228,10 @@ class Engine:
         torch.distributed.all_reduce(total)
         return total.cpu()
 
+    def any(self, value: bool) -> bool:
+        """Whether it is so on any rank. Collective."""
+        return bool(self.sum(torch.tensor(float(value))) > 0)
+
     def collect(self, text: str) -> list[str]:
         """What every rank said, by rank. Collective."""
         said = [""] * self.world
