@@ -64,8 +64,13 @@ class TokenStream:
 
     def read(self, start: int, length: int) -> Tokens:
         """`length` tokens from position `start`, wrapping at the end of the stream. Shape (length,)."""
-        parts = [self.shards[s].tokens[a:b] for s, a, b in self._pieces(start, length)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        at = start % self.starts[-1]
+        index = bisect_right(self.starts, at) - 1
+        if at + length <= self.starts[index + 1]:
+            first = at - self.starts[index]
+            return self.shards[index].read(first, first + length)
+        parts = [self.shards[s].read(a, b) for s, a, b in self._pieces(start, length)]
+        return np.concatenate(parts)
 
     def learned(self, start: int, length: int) -> npt.NDArray[np.bool_]:
         """Which tokens of `read(start, length)` are learned. Shape (length,)."""

@@ -25,6 +25,11 @@ def canonical_json(value: Any) -> bytes:
         ValueError: a float that is NaN or infinite, or a string with lone surrogates.
     """
     _require_stable(value, "value")
+    return _canonical(value)
+
+
+def _canonical(value: Any) -> bytes:
+    """The canonical JSON of what has a stable form, as all has that was read from JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8")
 
@@ -70,8 +75,16 @@ def identity(manifest: Mapping[str, Any], leave_out: frozenset[str] = NOT_IDENTI
 
     leave_out: the keys that are left out at any depth.
     """
-    body = {key: item for key, item in manifest.items() if key not in TOP_LEVEL_NOT_IDENTITY}
-    return digest_of(_without(body, leave_out))
+    return digest_of(_body(manifest, leave_out))
+
+
+def identity_as_written(fields: Mapping[str, Any], leave_out: frozenset[str] = NOT_IDENTITY_ANYWHERE) -> str:
+    """`identity` of a manifest that was read from JSON. Raises ValueError for a number that is NaN or infinite."""
+    return sha256(_canonical(_body(fields, leave_out)))
+
+
+def _body(manifest: Mapping[str, Any], leave_out: frozenset[str]) -> Any:
+    return _without({key: item for key, item in manifest.items() if key not in TOP_LEVEL_NOT_IDENTITY}, leave_out)
 
 
 def _without(value: Any, keys: frozenset[str]) -> Any:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from manifest.errors import CorruptArtifact
 from manifest.identity import hash64
-from manifest.mapped import MappedFile
+from manifest.mapped import MappedFile, read_together
 
 IDX_MAGIC = b"MMIDIDX\x00\x00"
 IDS_MAGIC = b"WNWIDS\x00\x01"
@@ -129,6 +129,15 @@ class Shard:
     id_bytes: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.uint8] | None = None
     """1 per token that is learned; None if all are."""
+    at_random: bool = False
+    """Whether the tokens are mapped so; see `open_shard`."""
+
+    def read(self, start: int, stop: int) -> Tokens:
+        """Tokens [start, stop)."""
+        found = self.tokens[start:stop]
+        if self.at_random:
+            read_together(found)
+        return found
 
     @property
     def documents(self) -> int:
@@ -184,8 +193,12 @@ class Shard:
             index += 1
 
 
-def open_shard(stem: Path, *, masked: bool = False) -> Shard:
-    """Maps `.bin`, `.idx`, `.ids` and, if `masked`, `.mask`. Raises CorruptArtifact if they are not these."""
+def open_shard(stem: Path, *, masked: bool = False, at_random: bool = False) -> Shard:
+    """Maps `.bin`, `.idx`, `.ids` and, if `masked`, `.mask`. Raises CorruptArtifact if they are not these.
+
+    at_random: of its tokens just what is asked for is read, as suits a stream that is larger than memory. Otherwise the
+    system reads ahead, often megabytes for a block of 16 KB.
+    """
     idx, ids = (MappedFile(_file(stem, suffix), at_random=True) for suffix in (".idx", ".ids"))
     dtype, documents = _idx_header(idx)
     if ids.head(16) != IDS_MAGIC + documents.to_bytes(8, "little"):
@@ -196,7 +209,7 @@ def open_shard(stem: Path, *, masked: bool = False) -> Shard:
     pointers = idx.array(np.dtype("<i8"), 34 + 4 * documents, documents)
     offsets = ids.array(np.dtype("<u8"), 16 + 8 * documents, documents + 1)
     token_bytes = int(pointers[-1]) + int(lengths[-1]) * dtype.itemsize if documents else 0
-    tokens = MappedFile(_file(stem, ".bin"))
+    tokens = MappedFile(_file(stem, ".bin"), at_random=at_random)
     tokens.require_size(token_bytes)
     idx.require_size(34 + 20 * documents + 8)
     ids.require_size(16 + 8 * (2 * documents + 1) + int(offsets[-1]))
@@ -211,6 +224,7 @@ def open_shard(stem: Path, *, masked: bool = False) -> Shard:
         id_offsets=offsets,
         id_bytes=ids.array(np.dtype("u1"), 16 + 8 * (2 * documents + 1), int(offsets[-1])),
         mask=None if mask is None else mask.array(np.dtype("u1"), 0, count),
+        at_random=at_random,
     )
 
 

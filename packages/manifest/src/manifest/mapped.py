@@ -69,6 +69,13 @@ class MappedFile:
             raise CorruptArtifact(f"{self.path} has {self.size} bytes; expected {expected}. Build the stream again")
 
 
+def read_together(values: npt.NDArray[Any]) -> None:
+    """Asks the system to read what lies in a file that is mapped at random: at once, not page by page, and no more."""
+    address = values.__array_interface__["data"][0]
+    start = address & -mmap.PAGESIZE
+    _LIBC.madvise(start, address + values.nbytes - start, mmap.MADV_WILLNEED)  # only advice, as above
+
+
 def _mapped(descriptor: int, size: int, at_random: bool) -> ctypes.Array[ctypes.c_ubyte]:
     address = _LIBC.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
     if address == _FAILED:

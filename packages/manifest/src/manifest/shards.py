@@ -23,15 +23,16 @@ KEPT = 2048
 
 def open_shards(directory: Path, entries: Sequence[TokenShard]) -> Sequence[Shard]:
     """The shards that a mixture lists. Raises CorruptArtifact if they are not what it says."""
-    later = ShardsOpenedLater(directory, entries)
-    return later if len(entries) > AT_ONCE else tuple(later)
+    many = len(entries) > AT_ONCE
+    later = ShardsOpenedLater(directory, entries, at_random=many)
+    return later if many else tuple(later)
 
 
 class ShardsOpenedLater(Sequence[Shard]):
-    """Opens a shard where it is asked for. What is wrong with it is raised there."""
+    """Opens a shard where it is asked for. What is wrong with it is raised there. at_random: as for `open_shard`."""
 
-    def __init__(self, directory: Path, entries: Sequence[TokenShard]) -> None:
-        self._directory, self._entries = directory, entries
+    def __init__(self, directory: Path, entries: Sequence[TokenShard], *, at_random: bool) -> None:
+        self._directory, self._entries, self._at_random = directory, entries, at_random
         self._opened = lru_cache(maxsize=KEPT)(self._open)
 
     def __len__(self) -> int:
@@ -53,7 +54,7 @@ class ShardsOpenedLater(Sequence[Shard]):
     def _open(self, index: int) -> Shard:
         entry = self._entries[index]
         stem = (self._directory / entry.bin.path).with_suffix("")
-        shard = open_shard(stem, masked=entry.mask is not None)
+        shard = open_shard(stem, masked=entry.mask is not None, at_random=self._at_random)
         if shard.tokens.size != entry.tokens:
             raise CorruptArtifact(
                 f"{stem} has {shard.tokens.size} tokens; the mixture says {entry.tokens}. Build the mixture again"
