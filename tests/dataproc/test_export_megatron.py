@@ -200,6 +200,53 @@ def entry(path: Path) -> FileEntry:
     return FileEntry(path=path.name, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
+# ---- masks, as labels
+
+
+@pytest.fixture(scope="module")
+def answered(build: Any, recipe: Any, write_jsonl: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A mixture of a source with answers and one without, and its export."""
+    root = tmp_path_factory.mktemp("answered")
+    write_jsonl(root / "raw/qa/0.jsonl", ({"q": f"What is {n}?", "a": f"It is {n}."} for n in range(40)))
+    write_jsonl(root / "raw/web/0.jsonl", ({"text": f"Text number {n}, all of it."} for n in range(40)))
+    sources = {"qa": {"files": "qa/*", "prompt": "q", "answer": "a"}, "web": {"files": "web/*"}}
+    built = build(recipe(sources=sources), root / "raw", root / "store")
+    return built, Path(megatron.export(built.published[0].uri, root / "out").uri)
+
+
+def test_a_stream_with_answers_has_labels_beside_its_tokens(answered: tuple[Any, Path]) -> None:
+    built, out = answered
+    code, labels = read_indexed(out / "qa_label_document")
+    _, documents = read_indexed(out / "qa_text_document")
+    mask = (built.artifact("tokens", "qa").directory / "tokens-00000.mask").read_bytes()
+    flat = [
+        (token, label) for d, own in zip(documents, labels, strict=True) for token, label in zip(d, own, strict=True)
+    ]
+    assert code == 4
+    assert set(mask) == {0, 1}
+    assert [label for _, label in flat] == [t if m else -100 for (t, _), m in zip(flat, mask, strict=True)]
+    assert not (out / "web_label_document.bin").exists()
+
+
+def test_a_blend_for_neox_has_labels_for_each_of_its_datasets(answered: tuple[Any, Path]) -> None:
+    _, out = answered
+    neox = yaml.safe_load((out / "blends" / "only.neox.yml").read_text())
+    labels = dict(zip(neox["train_data_paths"], neox["train_label_data_paths"], strict=True))
+    tokens = f"{out}/web_text_document"
+    assert labels == {f"{out}/qa_text_document": f"{out}/qa_label_document", tokens: tokens}
+
+
+def test_labels_of_many_chunks_are_those_of_one(answered: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    built, out = answered
+    stream = built.mixture.streams["qa"]
+    labels = Dataset("again_text_document", built.artifact("tokens", "qa").directory, stream.shards).labelled()
+    assert labels is not None
+    monkeypatch.setattr(datasets, "CHUNK_BYTES", 64)
+    steps = list(write(labels, out.parent))
+    assert len(steps) == labels.chunks > 2
+    assert read_indexed(out.parent / "again_label_document") == read_indexed(out / "qa_label_document")
+
+
 # ---- what cannot be exported
 
 

@@ -40,8 +40,11 @@ def megatron_text(found: Blend, directory: Path) -> str:
     return "".join(f"{tokens} {directory / prefix}\n" for tokens, prefix in found)
 
 
-def neox_text(found: Blend, directory: Path) -> str:
-    """A file of configuration. GPT-NeoX wants paths for validation and test as well, or for none."""
+def neox_text(found: Blend, directory: Path, labels: Mapping[str, str]) -> str:
+    """A file of configuration. GPT-NeoX wants paths for validation and test as well, or for none.
+
+    labels: the prefix of each dataset that has labels. If one has, all have to; tokens are labels of which all count.
+    """
     paths = [str(directory / prefix) for _, prefix in found]
     weights = [float(tokens) for tokens, _ in found]
     splits = ("train", "valid", "test")
@@ -52,6 +55,9 @@ def neox_text(found: Blend, directory: Path) -> str:
         **{f"{split}_data_paths": list(paths) for split in splits},
         **{f"{split}_data_weights": list(weights) for split in splits},
     }
+    if any(prefix in labels for _, prefix in found):
+        named = [str(directory / labels.get(prefix, prefix)) for _, prefix in found]
+        fields |= {f"{split}_label_data_paths": list(named) for split in splits}
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=10_000)
 
 
@@ -79,6 +85,10 @@ def not_carried(mixture: Mixture) -> Iterator[str]:
         yield f"Fill-in-the-middle, of these views and shares: {', '.join(fim)}. Their tokens are here as plain text."
     masked = [name for name, stream in mixture.streams.items() if any(shard.mask for shard in stream.shards)]
     if masked:
-        yield f"Masks: of {', '.join(masked)} only a part of each document is to be learned; they learn all of it."
+        yield (
+            f"Masks, but to GPT-NeoX: of {', '.join(masked)} only a part of each document is to be learned. The "
+            "datasets `…_label_document` have -100 for what is not, and blends for GPT-NeoX name them; Megatron-LM and "
+            "NeMo learn all tokens of an indexed dataset, unless code of yours reads the labels beside it."
+        )
     if mixture.heldout is not None:
         yield "The held-out documents, which have no tokens; `--format parquet` has their text."

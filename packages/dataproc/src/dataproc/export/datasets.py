@@ -4,7 +4,8 @@ A shard is such a dataset already and is only given another name: shared with th
 that, or else copied. Several shards are joined into one, for a blend of many small datasets is slow to index.
 
 Tokens are copied as they are; an index is the lengths, the positions in bytes and the boundaries of the documents, end
-to end (see manifest.indexed).
+to end (see manifest.indexed). Labels are a second dataset of a stream with masks, as GPT-NeoX reads them: the same
+documents in int32, with NOT_LEARNED for each token that is not learned, not shifted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -30,7 +31,10 @@ from manifest.mixture import TokenShard
 from manifest.record import FileEntry
 from manifest.record import Shard as File
 
+SUFFIX, LABEL_SUFFIX = "_text_document", "_label_document"
 CHUNK_BYTES = 16_000_000
+LABEL_DTYPE = DTYPE_CODES[4]
+NOT_LEARNED = -100
 FICLONE = 0x40049409
 """The ioctl by which Linux lets a file share another's blocks until one of them is written."""
 CANNOT_SHARE = frozenset(
@@ -40,11 +44,12 @@ CANNOT_SHARE = frozenset(
 
 @dataclass(frozen=True)
 class Dataset:
-    """One dataset of an export: its prefix, and the shards of `directory` that it is made of."""
+    """One dataset of an export: its prefix, and the shards of `directory` that it is made of. labels: of its tokens."""
 
     prefix: str
     directory: Path
     shards: tuple[TokenShard, ...]
+    labels: bool = False
 
     @property
     def tokens(self) -> int:
@@ -56,12 +61,23 @@ class Dataset:
 
     @property
     def bytes(self) -> int:
-        return sum(shard.bin.bytes for shard in self.shards)
+        return self.tokens * LABEL_DTYPE.itemsize if self.labels else sum(shard.bin.bytes for shard in self.shards)
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is a shard as it is, and so takes no space."""
+        return len(self.shards) == 1 and not self.labels
 
     @property
     def chunks(self) -> int:
         """The steps in which it is written."""
-        return 1 if len(self.shards) == 1 else sum(_chunks(shard.bin.bytes) for shard in self.shards)
+        return 1 if self.shared else sum(_chunks(shard.bin.bytes) for shard in self.shards)
+
+    def labelled(self) -> Dataset | None:
+        """The dataset of its labels; None if all of its tokens are learned."""
+        if any(shard.mask is None for shard in self.shards):
+            return None
+        return replace(self, prefix=self.prefix.removesuffix(SUFFIX) + LABEL_SUFFIX, labels=True)
 
 
 def write(dataset: Dataset, out: Path) -> Iterator[tuple[File, ...]]:
@@ -70,7 +86,7 @@ def write(dataset: Dataset, out: Path) -> Iterator[tuple[File, ...]]:
     Raises CorruptArtifact if a shard is not what the mixture says.
     """
     shards = [_opened(dataset.directory, shard) for shard in dataset.shards]
-    if len(shards) > 1:
+    if not dataset.shared:
         yield from _join(dataset, shards, out)
         return
     (entry,) = dataset.shards
@@ -86,7 +102,8 @@ def _join(dataset: Dataset, shards: Sequence[Shard], out: Path) -> Iterator[tupl
     tokens, index = (f"{dataset.prefix}{suffix}" for suffix in (".bin", ".idx"))
     digest = hashlib.sha256()
     aside = out / f"{tokens}.tmp"
-    chunks = (chunk for shard in dataset.shards for chunk in _verified(dataset.directory / shard.bin.path, shard.bin))
+    content = _labels if dataset.labels else _tokens
+    chunks = (chunk for shard in dataset.shards for chunk in content(dataset.directory, shard))
     with aside.open("wb") as sink:
         for done, chunk in enumerate(chunks, 1):
             sink.write(chunk)
@@ -94,7 +111,7 @@ def _join(dataset: Dataset, shards: Sequence[Shard], out: Path) -> Iterator[tupl
             if done < dataset.chunks:
                 yield ()
     aside.replace(out / tokens)
-    _write_index(out / index, shards)
+    _write_index(out / index, shards, LABEL_DTYPE if dataset.labels else shards[0].tokens.dtype)
     sha256 = digest.hexdigest()
     joined = File(path=tokens, rows=dataset.documents, digest=sha256, bytes=dataset.bytes, sha256=sha256)
     yield joined, listed(out, index, dataset.documents)
@@ -114,13 +131,28 @@ def _opened(directory: Path, entry: TokenShard) -> Shard:
     return shard
 
 
-def _verified(path: Path, entry: FileEntry) -> Iterator[bytes]:
-    """A file in chunks. Raises CorruptArtifact before the last if its SHA-256 is another."""
+def _tokens(directory: Path, shard: TokenShard) -> Iterator[bytes]:
+    """The tokens of a shard in chunks. Raises as `_verified`."""
+    return _verified(directory / shard.bin.path, shard.bin)
+
+
+def _labels(directory: Path, shard: TokenShard) -> Iterator[bytes]:
+    """The labels of a shard, for each chunk of its tokens. Raises as `_verified`."""
+    assert shard.mask is not None, "a stream has masks or has not"
+    dtype = next(d for d in DTYPE_CODES.values() if shard.tokens * d.itemsize == shard.bin.bytes)
+    masks = _verified(directory / shard.mask.path, shard.mask, share=dtype.itemsize)
+    for tokens, mask in zip(_tokens(directory, shard), masks, strict=True):
+        learned = np.frombuffer(mask, np.uint8) != 0
+        yield np.where(learned, np.frombuffer(tokens, dtype).astype(LABEL_DTYPE), NOT_LEARNED).tobytes()
+
+
+def _verified(path: Path, entry: FileEntry, *, share: int = 1) -> Iterator[bytes]:
+    """A file in chunks, of CHUNK_BYTES / share. Raises CorruptArtifact before the last if its SHA-256 is another."""
     digest = hashlib.sha256()
-    last = _chunks(entry.bytes) - 1
+    last = _chunks(entry.bytes * share) - 1
     with path.open("rb") as file:
         for place in range(last + 1):
-            chunk = file.read(CHUNK_BYTES)
+            chunk = file.read(CHUNK_BYTES // share)
             digest.update(chunk)
             if place == last and digest.hexdigest() != entry.sha256:
                 raise _changed(path, digest.hexdigest(), entry.sha256)
@@ -170,13 +202,12 @@ def _clone(source: Path, target: Path) -> bool:
     return True
 
 
-def _write_index(path: Path, shards: Sequence[Shard]) -> None:
-    """The index of shards that lie end to end. Holds the index of one shard at a time."""
-    dtype = shards[0].tokens.dtype
-    assert all(shard.tokens.dtype == dtype for shard in shards), "a mixture has one tokenizer"
+def _write_index(path: Path, shards: Sequence[Shard], dtype: np.dtype[np.generic]) -> None:
+    """The index of shards that lie end to end, of tokens or of labels. Holds the index of one shard at a time."""
+    assert len({shard.tokens.dtype for shard in shards}) == 1, "a mixture has one tokenizer"
     documents = sum(shard.documents for shard in shards)
     code = next(code for code, known in DTYPE_CODES.items() if known == dtype)
-    starts = accumulate((shard.tokens.nbytes for shard in shards), initial=0)
+    starts = accumulate((shard.tokens.size for shard in shards), initial=0)
     aside = path.with_name(f"{path.name}.tmp")
     with aside.open("wb") as sink:
         sink.write(IDX_MAGIC + np.array([1], "<u8").tobytes() + bytes([code]))
@@ -184,7 +215,8 @@ def _write_index(path: Path, shards: Sequence[Shard]) -> None:
         for shard in shards:
             sink.write(_lengths(shard).tobytes())
         for start, shard in zip(starts, shards, strict=False):
-            sink.write((shard.pointers + np.int64(start)).astype("<i8").tobytes())
+            firsts = shard.pointers // shard.tokens.itemsize + np.int64(start)
+            sink.write((firsts * dtype.itemsize).astype("<i8").tobytes())
         for first in range(0, documents + 1, CHUNK_BYTES):
             sink.write(np.arange(first, min(first + CHUNK_BYTES, documents + 1), dtype="<i8").tobytes())
     aside.replace(path)

@@ -2,6 +2,7 @@
 
 in:  mixtures/<name>
 out: <stream>_text_document.{bin,idx} (or <stream>-<shard>_text_document, of a stream that is too large to be joined),
+     <stream>_label_document.{bin,idx} of a stream with masks,
      blends/<phase>.{txt,neox.yml}, tokenizer/, README.md
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from dataproc import progress
 from dataproc.export import blend
-from dataproc.export.datasets import CHUNK_BYTES, Dataset, write
+from dataproc.export.datasets import CHUNK_BYTES, NOT_LEARNED, SUFFIX, Dataset, write
 from dataproc.export.directory import export_to, write_text
 from dataproc.export.inputs import open_mixture, stream_tokens, tokenizer_of
 from dataproc.export.readme import readme
@@ -29,7 +30,6 @@ from manifest.store import write_atomic
 STAGE = "export-megatron/1"
 JOIN_BYTES = 100_000_000_000
 """Up to so many bytes of tokens the shards of a stream are joined by default."""
-SUFFIX = "_text_document"
 
 
 class Written(Model):
@@ -50,7 +50,9 @@ def export(uri: str, out: Path, *, join_bytes: int = JOIN_BYTES) -> Opened:
     if any(character.isspace() for character in str(out)):
         raise InputError(f"--out {str(out)!r}: Megatron cuts its list of datasets at spaces; give a path without them")
     # Where it lies is asked for, too: the blends say it.
-    config = {"join_bytes": join_bytes, "directory": str(out)}
+    config: dict[str, object] = {"join_bytes": join_bytes, "directory": str(out)}
+    if any(_labels(datasets)):
+        config["labels"] = NOT_LEARNED
     request = Request("export", mixture.name, STAGE, config, {"mixture": opened})
     return export_to(out, request, partial(_make, mixture, datasets, tokenizer_of(opened), out, opened.uri))
 
@@ -64,18 +66,27 @@ def datasets_of(name: str, mixture: Mixture, directory: Path, join_bytes: int) -
     return [Dataset(f"{name}-{number:05d}{SUFFIX}", directory, (shard,)) for number, shard in enumerate(shards)]
 
 
+def _labels(datasets: Mapping[str, Sequence[Dataset]]) -> dict[str, Dataset]:
+    """The datasets of labels, by the prefix of their tokens."""
+    return {d.prefix: labels for parts in datasets.values() for d in parts if (labels := d.labelled()) is not None}
+
+
 def _make(
     mixture: Mixture, datasets: Mapping[str, Sequence[Dataset]], tokenizer: Opened, out: Path, uri: str, draft: Draft
 ) -> Made:
     flat = [dataset for parts in datasets.values() for dataset in parts]
-    files = _write_all(flat, draft)
+    labels = _labels(datasets)
+    files = _write_all([*flat, *labels.values()], draft)
     files += _tokenizer(tokenizer, draft.path)
     (draft.path / "blends").mkdir(exist_ok=True)
     names = blend.file_names(mixture)
+    label_prefixes = {prefix: dataset.prefix for prefix, dataset in labels.items()}
     for phase in mixture.phases:
         found = blend.blend(mixture, phase, datasets)
         files.append(write_text(draft.path, f"blends/{names[phase.name]}.txt", blend.megatron_text(found, out)))
-        files.append(write_text(draft.path, f"blends/{names[phase.name]}.neox.yml", blend.neox_text(found, out)))
+        files.append(
+            write_text(draft.path, f"blends/{names[phase.name]}.neox.yml", blend.neox_text(found, out, label_prefixes))
+        )
     command = f"dataproc export {Path(uri).name} --format megatron"
     files.append(write_text(draft.path, "README.md", readme(mixture, datasets, out, command)))
     for sentence in blend.not_carried(mixture):
@@ -106,13 +117,13 @@ def _written(datasets: Sequence[Dataset], notes: Mapping[Dataset, Path], out: Pa
 
 
 def _require_space(datasets: Sequence[Dataset], directory: Path) -> None:
-    """Raises InputError if what is joined, and so copied, has no room."""
-    needed = sum(dataset.bytes for dataset in datasets if len(dataset.shards) > 1)
+    """Raises InputError if what is joined or labelled, and so written, has no room."""
+    needed = sum(dataset.bytes for dataset in datasets if not dataset.shared)
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise InputError(
-            f"the disk of {directory.parent} has {free / 1e9:.1f} GB free, and the shards to be joined have "
-            f"{needed / 1e9:.1f} GB; make space, choose another --out, or share the shards as they are with --join 0"
+            f"the disk of {directory.parent} has {free / 1e9:.1f} GB free; joined shards and labels need "
+            f"{needed / 1e9:.1f} GB: make space, choose another --out, or share the shards as they are with --join 0"
         )
 
 

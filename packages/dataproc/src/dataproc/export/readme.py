@@ -46,10 +46,12 @@ def readme(mixture: Mixture, datasets: Mapping[str, Sequence[Dataset]], director
 
 
 def _datasets(datasets: Mapping[str, Sequence[Dataset]]) -> Iterator[str]:
-    yield from ("| stream | prefix | documents | tokens |", "|---|---|---:|---:|")
+    yield from ("| stream | prefix | documents | tokens | labels |", "|---|---|---:|---:|---|")
     for stream, parts in datasets.items():
         for part in parts:
-            yield f"| {stream} | `{part.prefix}` | {part.documents:,} | {part.tokens:,} |"
+            labels = part.labelled()
+            named = "all tokens" if labels is None else f"`{labels.prefix}`"
+            yield f"| {stream} | `{part.prefix}` | {part.documents:,} | {part.tokens:,} | {named} |"
 
 
 def _phases(mixture: Mixture) -> Iterator[str]:
