@@ -92,6 +92,23 @@ def test_a_tokenizer_that_is_there_says_how_many_tokens(tmp_path: Path) -> None:
     assert found.warnings == ()
 
 
+def test_of_a_large_sample_a_part_is_tokenized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a" / "0.jsonl", texts(400))
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*WORDS, "<unk>"])}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    asked = recipe({"path": str(tmp_path / "tokenizer.json")})
+    all_of_it = estimate(asked, str(tmp_path)).sources["a"]
+    monkeypatch.setattr(module, "SAMPLE_TOKENIZED", all_of_it.text_bytes // 10)
+    tenth = estimate(asked, str(tmp_path)).sources["a"]
+    assert tenth.tokens == pytest.approx(all_of_it.tokens, rel=0.1)
+    assert tenth.tokens != all_of_it.tokens
+    assert module._spread(["a" * 900, *("b" * 20 for _ in range(99))], 500) == [
+        "a" * 20,
+        *("b" * 20 for _ in range(24)),
+    ]
+
+
 def test_what_would_not_become_a_document_is_told(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     rows = [{"text": "long enough"}, {"text": "x"}, {"body": "elsewhere"}, {"text": 5}]

@@ -372,6 +372,11 @@ def _translated(server: str) -> Iterator[None]:
     """What goes wrong on the way to the server, as Unreachable."""
     try:
         yield
+    except httpx2.ReadTimeout as error:
+        raise Unreachable(
+            f"{server} took the request, and does not answer it in time; it may have too much to do: look at the "
+            "machine that it runs on, then ask again"
+        ) from error
     except httpx2.TransportError as error:
         raise Unreachable(
             f"{server} does not answer ({error or type(error).__name__}); start it with `gateway serve`, or name "
