@@ -25,7 +25,7 @@ from trainer.data.answers import answer_remarks, require_whole_answers
 from trainer.data.checks import remarks, require_readable
 from trainer.launch import Workers, launch
 from trainer.model.shape import Shape
-from trainer.packs import by_key, make_packs, open_packs, pack_remarks, references
+from trainer.packs import by_key, make_packs, open_packs, pack_remarks, references, remake_packs
 from trainer.progress import Watch, say
 from trainer.recipe import TrainRecipe
 from trainer.run import (
@@ -38,6 +38,7 @@ from trainer.run import (
     mixture_reference,
     named,
     newest,
+    open_mixture,
     run_identity,
     run_name,
     write_run,
@@ -92,6 +93,9 @@ def fit(options: FitOptions) -> str:
     directory.mkdir(parents=True, exist_ok=True)
     with held(directory, options.wait_s):
         run = known(store, asked)
+        base = store.where(run.path)
+        later = (open_mixture(base, run, change.mixture) for change in run.changes)
+        remake_packs(store, base, run.packs, later, run.recipe, say)
         if options.continue_with is not None:
             run = continued(store, run, options.continue_with, options.recipe.where)
         write_run(store, run)

@@ -9,7 +9,7 @@ What a pack is stands in manifest/pack.py.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from importlib.metadata import version
 
@@ -82,13 +82,45 @@ def make_packs(
             verify(store.where(path))
         else:
             streams = streams or open_streams(mixture)
-            documents = manifest.streams[name].documents
-            say(f"packing {documents:,} documents of {name} into windows of {seq_len:,} tokens → {path}")
+            say(_packing(manifest, name, seq_len, path))
             _make(store, path, reference, streams[name], seq_len)
         found[tokens, seq_len] = open_artifact(store.where(path), kind=KIND)
     if needed:
         report(Progress(stage="pack", done=len(needed), total=len(needed), unit="streams"))
     return found
+
+
+def remake_packs(
+    store: LocalStore,
+    base: str,
+    referred: Sequence[Reference],
+    mixtures: Iterable[Opened],
+    recipe: TrainRecipe,
+    say: Say,
+) -> None:
+    """Makes anew those packs of the run at `base` that are gone, of the streams of the mixtures that it reads.
+
+    Raises ArtifactError if a mixture or a stream is not what it was.
+    """
+    gone = {uri for reference in referred if not _is_there(uri := resolve(base, reference.uri))}
+    for mixture in mixtures if gone else ():
+        manifest = _mixture(mixture)
+        for (_, seq_len), name in wanted(manifest, recipe).items():
+            reference = _tokens(mixture, name)
+            path = _path(reference, seq_len)
+            if store.where(path) in gone:
+                say(_packing(manifest, name, seq_len, path))
+                _make(store, path, reference, open_streams(mixture)[name], seq_len)
+
+
+def _is_there(uri: str) -> bool:
+    place, name = locate(uri)
+    return place.said_id(name) is not None
+
+
+def _packing(mixture: Mixture, stream: str, seq_len: int, path: str) -> str:
+    documents = mixture.streams[stream].documents
+    return f"packing {documents:,} documents of {stream} into windows of {seq_len:,} tokens → {path}"
 
 
 def find_packs(mixture: Opened, recipe: TrainRecipe) -> dict[Key, Opened]:
