@@ -7,7 +7,8 @@ from typing import Any
 
 from bench.mixture.table import goals, rate
 
-OURS, PEERS, MISSED = "#b5443a", "#40607a", "#b0a060"
+OURS, PEERS = "#2f6f9f", "#a8b0b6"
+REACHED, MISSED = "#4f8f5f", "#b5443a"
 
 
 def draw(figures: dict[str, Any], picture: Path) -> None:
@@ -42,13 +43,13 @@ def _goals(axes: Any, figures: dict[str, Any]) -> None:
     found = goals(figures)[::-1]
     shares = [goal.share for goal in found]
     names = [f"{_short(goal.what)}\n{goal.found}  (goal {goal.goal})" for goal in found]
-    axes.barh(names, shares, color=[OURS if goal.reached else MISSED for goal in found])
+    axes.barh(names, shares, color=[REACHED if goal.reached else MISSED for goal in found])
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_xlim(min(0.5, min(shares) / 1.2), max(shares) * 1.5)
     axes.tick_params(axis="y", labelsize=7.5)
     axes.set_xlabel("times better than the goal (log); the line is the goal")
-    axes.set_title("Goals", fontsize=10)
+    axes.set_title("Goals: reached green, missed red", fontsize=10)
     axes.grid(alpha=0.3, axis="x", which="both")
 
 
