@@ -108,6 +108,9 @@ def _study_parser(commands: Commands[argparse.ArgumentParser]) -> None:
     studying.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="a field of every arm's recipes; repeatable"
     )
+    studying.add_argument(
+        "--seeds", type=int, nargs="+", default=[], metavar="SEED", help="only these of the study's (default: all)"
+    )
     studying.add_argument("--workers", type=int, default=1, metavar="N", help="of each build (default: 1)")
     studying.add_argument("--retry", action="store_true", help="queue again what failed or was cancelled")
     studying.add_argument("--dry-run", action="store_true", help="only list the arms, their tokens and their cost")

@@ -22,6 +22,11 @@ def read_yaml(path: Path) -> Any:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
+def parse_yaml(text: str) -> Any:
+    """The value of a text, read as a recipe's file is. Raises yaml.YAMLError."""
+    return yaml.load(text, _Loader)
+
+
 _BOOL, _STR = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:str"
 
 

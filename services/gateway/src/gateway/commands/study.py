@@ -9,13 +9,14 @@ from typing import Any
 
 import yaml
 
+from dataproc.recipe.reading import parse_yaml
 from gateway.commands.connection import connected
 from gateway.commands.screen import count, result, say
 from gateway.commands.submit import place_of
 from gateway.study.arms import Place, carry_out
 from gateway.study.grid import Arm, Settings, Study, load_study
 from gateway.study.pages import write_pages
-from gateway.study.results import cells_of, read_documents
+from gateway.study.results import Documents, cells_of, read_documents
 from manifest.errors import InputError, WinnowError
 from manifest.fields import parse_count
 from trainer.plan import make_plan
@@ -25,17 +26,23 @@ from trainer.sizes import resolve_recipe
 
 def study(arguments: argparse.Namespace) -> None:
     """The body of `winnow study`."""
-    found = load_study(arguments.study, _settings(arguments.set))
+    found = load_study(arguments.study, settings_of(arguments.set))
+    if arguments.seeds:
+        found = found.of_seeds(arguments.seeds)
     if arguments.dry_run:
         for line in plan_lines(found):
             result(line)
         return
+    out = arguments.out or Path("out") / f"study-{found.recipe.name}"
     with connected(arguments) as client:
         place = Place(client, place_of(arguments.raw), arguments.workers, arguments.retry, say)
-        outcomes = carry_out(found, place)
-        documents = {r.id: read_documents(client, r.id) for o in outcomes if (r := o.report) is not None}
-        cells = cells_of(found.recipe, outcomes, documents)
-        path = write_pages(found.recipe, cells, arguments.out or Path("out") / f"study-{found.recipe.name}")
+        documents: dict[str, Documents] = {}
+        for outcomes in carry_out(found, place):
+            asked = [o.report.id for o in outcomes if o.report is not None]
+            documents |= {report: read_documents(client, report) for report in asked if report not in documents}
+            path = write_pages(found.recipe, cells_of(found.recipe, outcomes, documents), out)
+            if len(outcomes) < len(found.arms):
+                say(f"{path}: {len(outcomes)} of {len(found.arms)} arms")
     failed = [f"  {o.arm.name}: {o.failure}" for o in outcomes if o.failure is not None]
     if failed:
         lines = "\n".join(failed)
@@ -46,13 +53,13 @@ def study(arguments: argparse.Namespace) -> None:
     result(str(path))
 
 
-def _settings(given: list[str]) -> Settings:
+def settings_of(given: list[str]) -> Settings:
     """--set FIELD=VALUE, the value in YAML. Raises InputError."""
     settings = {}
     for text in given:
         field, equals, value = text.partition("=")
         try:
-            settings[field] = yaml.safe_load(value)
+            settings[field] = parse_yaml(value)
         except yaml.YAMLError as error:
             raise InputError(f"--set {text}: {value!r} is not YAML") from error
         if not equals:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,26 +47,39 @@ class Outcome:
     failure: str | None = None
 
 
-def carry_out(study: Study, place: Place) -> list[Outcome]:
-    """All arms, to their ends; one that fails does not stop the others.
+def carry_out(study: Study, place: Place) -> Iterator[list[Outcome]]:
+    """The outcomes so far, after each seed: the whole grid of one seed comes before any of the next, so that a study
+    that is cut off has a table. An arm that fails does not stop the others.
 
     Raises InputError: arms of unequal tokens, before any is trained. WinnowError: a build failed; the service.
     """
     mixtures = build_mixtures(study, place)
     tokens, step = planned_tokens(study, mixtures, place)
     require_equal_tokens(study, tokens, step)
-    runs = _all(place, [_run(study, arm, mixtures[_key(arm)]) for arm in study.arms], "runs")
+    planned = list(zip(study.arms, tokens, strict=True))
+    outcomes: dict[str, Outcome] = {}
+    for seed in study.seeds:
+        if len(study.seeds) > 1:
+            place.say(f"seed {seed}:")
+        of_seed = [(arm, count) for arm, count in planned if arm.seed == seed]
+        for outcome in _of_seed(study, of_seed, mixtures, place):
+            outcomes[outcome.arm.name] = outcome
+        yield [outcomes[arm.name] for arm in study.arms if arm.name in outcomes]
+
+
+def _of_seed(
+    study: Study, planned: Sequence[tuple[Arm, int]], mixtures: Mapping[str, str], place: Place
+) -> Iterator[Outcome]:
+    runs = _all(place, [_run(study, arm, mixtures[_key(arm)]) for arm, _ in planned], "runs")
     done = [run.state == "succeeded" for run in runs]
     asked = [
         ReportRequest(recipe=dict(study.eval), checkpoint=run.id) for run, ok in zip(runs, done, strict=True) if ok
     ]
     reports = iter(_all(place, asked, "reports"))
-    outcomes = []
-    for arm, count, run, ok in zip(study.arms, tokens, runs, done, strict=True):
+    for (arm, count), run, ok in zip(planned, runs, done, strict=True):
         assert isinstance(run, Run)
         outcome = Outcome(arm, count, run)
-        outcomes.append(_scored(outcome, next(reports)) if ok else replace(outcome, failure=told(run)))
-    return outcomes
+        yield _scored(outcome, next(reports)) if ok else replace(outcome, failure=told(run))
 
 
 def _scored(outcome: Outcome, report: Entry) -> Outcome:

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -29,7 +29,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from dataproc.recipe import DataRecipe
 from evalkit.recipe import EvalRecipe
 from gateway.commands.submit import read_data_recipe, read_recipe, read_sizes
-from manifest.errors import RecipeError
+from manifest.errors import InputError, RecipeError
 from manifest.fields import Count, RecipeModel, nearest, validate
 from trainer.recipe import TrainRecipe
 
@@ -95,8 +95,13 @@ class StudyRecipe(RecipeModel):
         if self.rate not in self.axes:
             raise ValueError(f"rate: there is no axis {self.rate!r}{nearest(self.rate, list(self.axes))}")
         values = self.axes[self.rate].values
-        if not values or any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-            raise ValueError(f"rate: axis {self.rate!r} has values that are no numbers")
+        others = [value for value in values if isinstance(value, bool) or not isinstance(value, int | float)]
+        if others or not values:
+            found = repr(others[0]) if others else "choices"
+            raise ValueError(
+                f"rate: axis {self.rate!r} has {found}; expected values that are numbers (in YAML 1.0e-3 is one, and "
+                "1e-3 a text)"
+            )
         return self
 
 
@@ -123,6 +128,19 @@ class Study:
     arms: tuple[Arm, ...]
     eval: Mapping[str, Any]
     sizes: Mapping[str, Any] | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those of the arms, in their order."""
+        return tuple(dict.fromkeys(arm.seed for arm in self.arms))
+
+    def of_seeds(self, seeds: Collection[int]) -> Study:
+        """The same with the arms of some seeds alone. Raises InputError for a seed that it has not."""
+        unknown = sorted(set(seeds) - set(self.recipe.seeds))
+        if unknown:
+            known = ", ".join(map(str, self.recipe.seeds))
+            raise InputError(f"study {self.recipe.name} has no seed {unknown[0]}; it has {known}")
+        return replace(self, arms=tuple(arm for arm in self.arms if arm.seed in seeds))
 
 
 def load_study(path: Path, more: Settings | None = None) -> Study:
