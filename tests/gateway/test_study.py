@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -235,6 +238,49 @@ def test_an_arm_that_failed_is_told_with_its_log_and_tried_again_only_when_asked
     assert "winnow logs build-" in said
     assert run(served, file) == 1  # told again, nobody having worked
     assert "builds: 1, 1 of them ended before" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_arm_that_fails_leaves_the_others_and_is_tried_again_only_when_asked(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    axes = {"peak": {"field": PEAK, "values": [0.01, 1e30]}}  # the second is no number after a step
+    file = study_file(served.home, axes=axes)
+    out = served.home / "out"
+    with working(served):
+        assert run(served, file) == 1
+    said = capsys.readouterr().err
+    assert "1 of 2 arms failed" in said
+    assert "peak 1e+30, seed 0: run-" in said
+    cells = json.loads((out / "study.json").read_text())["cells"]
+    assert [(cell["labels"]["peak"], cell["best"], len(cell["failures"])) for cell in cells] == [
+        ("0.01", True, 0),
+        ("1e+30", False, 1),
+    ]
+    assert "Failed" in (out / "study.html").read_text()
+    assert run(served, file) == 1  # told again, nobody having worked
+    assert "runs: 2, 2 of them ended before" in capsys.readouterr().err
+    with working(served):
+        assert run(served, file, "--retry") == 1
+    assert "runs: 2, 1 of them ended before" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_study_that_was_interrupted_goes_on_with_the_same_command(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = study_file(served.home)
+    command = [sys.executable, "-m", "gateway.cli", "study", str(file), "--raw", str(served.home / "raw")]
+    with working(served):
+        asked = subprocess.Popen([*command, "--server", served.url], stderr=subprocess.PIPE, text=True)
+        assert asked.stderr is not None
+        for line in asked.stderr:
+            if line.startswith("runs: 2, 0 of them"):
+                asked.send_signal(signal.SIGINT)
+        assert asked.wait() == 130
+        assert run(served, file) == 0, capsys.readouterr().err
+    made = json.loads((served.home / "out" / "study.json").read_text())
+    assert [cell["seeds"] for cell in made["cells"]] == [[0], [0]]
 
 
 def test_a_service_that_wants_a_key_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

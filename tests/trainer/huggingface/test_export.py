@@ -221,6 +221,17 @@ def test_a_run_or_a_mixture_is_no_checkpoint(mixture: Opened, own_store: Path, t
         export(options(Path(mixture.uri), tmp_path / "out"))
 
 
+def test_a_bare_hugging_face_directory_is_told_how_to_become_a_checkpoint(tmp_path: Path) -> None:
+    bare = tmp_path / "llama"
+    bare.mkdir()
+    (bare / "config.json").write_text("{}")
+    with pytest.raises(
+        ArtifactError, match=r"is a Hugging Face directory; give a checkpoint\. Step 0 of a run from it"
+    ):
+        export(options(bare, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_written_into_what_is_there(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")

@@ -57,6 +57,7 @@ def open_source(uri: str) -> Source:
         opened = open_artifact(uri, kind="checkpoint")
     except NotAnArtifact:
         hint_at_checkpoints(Path(uri))
+        _hint_at_a_run(Path(uri))
         raise
     verify(opened.uri)
     record = opened.manifest
@@ -70,6 +71,15 @@ def hint_at_checkpoints(path: Path) -> None:
     published = sorted(entry.parent for entry in path.glob("checkpoints/*/manifest.json"))
     if (path / RUN).is_file() and published:
         raise NotAnArtifact(f"{path} is a run; give one of its checkpoints, such as {published[-1]}")
+
+
+def _hint_at_a_run(path: Path) -> None:
+    """Raises NotAnArtifact that says how a Hugging Face directory becomes a checkpoint, if one was given."""
+    if (path / "config.json").is_file():
+        raise NotAnArtifact(
+            f"{path} is a Hugging Face directory; give a checkpoint. Step 0 of a run from it (`trainer fit … --base "
+            f"{path}`) is one, of the same weights; onto the directory itself PEFT merges adapters"
+        )
 
 
 def mixture_of(source: Source) -> Opened:

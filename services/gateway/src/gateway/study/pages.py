@@ -22,7 +22,10 @@ NOTE = (
     "Bits per byte of held-out text, lower is better: the mean over seeds; in brackets the 95 % interval over "
     "documents (bootstrap); ± the standard deviation over seeds. ★: the best of its line by all sources."
 )
-STYLE = "body{font:15px/1.5 sans-serif;margin:2rem}td,th{padding:.2rem .7rem;text-align:left}img{max-width:100%}"
+STYLE = (
+    "body{font:15px/1.5 sans-serif;margin:2rem}td,th{padding:.2rem .7rem;text-align:left;white-space:nowrap}"
+    ".wide{overflow-x:auto}.wide img{min-width:50rem;max-width:100%}@media(max-width:40rem){body{margin:1rem}}"
+)
 
 Table = list[list[str]]
 
@@ -126,14 +129,17 @@ def _html(name: str, tables: dict[str, Table], failures: Sequence[str], picture:
     parts = [f"<h1>{title}</h1><p>{html.escape(NOTE)}</p>"]
     if picture is not None:
         encoded = base64.b64encode(picture).decode()
-        parts.append(f'<img alt="bits per byte of each arm" src="data:image/png;base64,{encoded}">')
+        image = f'<img alt="bits per byte of each arm" src="data:image/png;base64,{encoded}">'
+        parts.append(f'<div class="wide">{image}</div>')
     for heading, table in tables.items():
         if len(table) > 1:
             body = "".join(_html_row(row, "td") for row in table[1:])
-            parts.append(f"<h2>{html.escape(heading)}</h2><table>{_html_row(table[0], 'th')}{body}</table>")
+            rows = f"<table>{_html_row(table[0], 'th')}{body}</table>"
+            parts.append(f'<h2>{html.escape(heading)}</h2><div class="wide">{rows}</div>')
     if failures:
         parts.append("<h2>Failed</h2><ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in failures) + "</ul>")
-    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    viewport = '<meta name="viewport" content="width=device-width">'
+    head = f'<meta charset="utf-8">{viewport}<title>{title}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
@@ -154,7 +160,9 @@ def picture_png(recipe: StudyRecipe, cells: Sequence[Cell]) -> bytes:
         panel.set_xlabel(recipe.rate or "", fontsize=9)
     panels[0].set_ylabel("bits per byte", fontsize=9)
     if recipe.rate is not None and len(recipe.axes) > 1:
-        panels[0].legend(fontsize=7, frameon=False)
+        lines, names = panels[0].get_legend_handles_labels()
+        columns = min(len(names), 2 * len(sources))
+        picture.legend(lines, names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     return png(picture)
 
 
@@ -171,8 +179,12 @@ def _panel(panel: Axes, cells: Sequence[Cell], source: str, *, rates: bool) -> N
         if rates:
             best = [(place, value) for place, value, cell in zip(x, y, own, strict=True) if cell.best]
             panel.plot(*zip(*best, strict=True), marker="*", markersize=12, color=colour, linestyle="")
-    if rates and all(cell.rate is not None and cell.rate > 0 for cell in cells):
-        panel.set_xscale("log")
-    elif not rates:
+    at = sorted({cell.rate for cell in cells if cell.rate is not None})
+    if rates:
+        if min(at, default=0) > 0:
+            panel.set_xscale("log")
+        panel.set_xticks(at, [f"{rate:g}" for rate in at], fontsize=8)
+        panel.minorticks_off()
+    else:
         panel.set_xticks(range(len(lines)), lines, fontsize=7, rotation=20)
     plain(panel)
