@@ -13,7 +13,7 @@ from dataproc.recipe.reading import parse_yaml
 from gateway.commands.connection import connected
 from gateway.commands.screen import count, result, say
 from gateway.commands.submit import place_of
-from gateway.study.arms import Place, carry_out
+from gateway.study.arms import Outcome, Place, carry_out
 from gateway.study.grid import Arm, Settings, Study, load_study
 from gateway.study.pages import write_pages
 from gateway.study.results import Documents, cells_of, read_documents
@@ -33,16 +33,11 @@ def study(arguments: argparse.Namespace) -> None:
         for line in plan_lines(found):
             result(line)
         return
-    out = arguments.out or Path("out") / f"study-{found.recipe.name}"
-    with connected(arguments) as client:
-        place = Place(client, place_of(arguments.raw), arguments.workers, arguments.retry, say)
-        documents: dict[str, Documents] = {}
-        for outcomes in carry_out(found, place):
-            asked = [o.report.id for o in outcomes if o.report is not None]
-            documents |= {report: read_documents(client, report) for report in asked if report not in documents}
-            path = write_pages(found.recipe, cells_of(found.recipe, outcomes, documents), out)
-            if len(outcomes) < len(found.arms):
-                say(f"{path}: {len(outcomes)} of {len(found.arms)} arms")
+    try:
+        outcomes, path = _carried_out(found, arguments)
+    except KeyboardInterrupt:
+        say("\nno longer watched; what was asked for goes on. The same command takes it up, and asks for the rest")
+        raise SystemExit(130) from None
     failed = [f"  {o.arm.name}: {o.failure}" for o in outcomes if o.failure is not None]
     if failed:
         lines = "\n".join(failed)
@@ -51,6 +46,23 @@ def study(arguments: argparse.Namespace) -> None:
             f"queues the failed ones again\n{lines}"
         )
     result(str(path))
+
+
+def _carried_out(found: Study, arguments: argparse.Namespace) -> tuple[list[Outcome], Path]:
+    """The outcomes of all arms, and the table; it is written after each seed."""
+    out = arguments.out or Path("out") / f"study-{found.recipe.name}"
+    outcomes: list[Outcome] = []
+    documents: dict[str, Documents] = {}
+    with connected(arguments) as client:
+        for outcomes in carry_out(
+            found, Place(client, place_of(arguments.raw), arguments.workers, arguments.retry, say)
+        ):
+            asked = [o.report.id for o in outcomes if o.report is not None]
+            documents |= {report: read_documents(client, report) for report in asked if report not in documents}
+            path = write_pages(found.recipe, cells_of(found.recipe, outcomes, documents), out)
+            if len(outcomes) < len(found.arms):
+                say(f"{path}: {len(outcomes)} of {len(found.arms)} arms")
+    return outcomes, path
 
 
 def settings_of(given: list[str]) -> Settings:
