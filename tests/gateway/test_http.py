@@ -117,6 +117,15 @@ def test_a_recipe_that_does_not_validate_is_told_by_its_field(
     assert said in error["detail"]
 
 
+def test_a_tokenizer_may_lie_in_the_services_own_store(client: TestClient, raw: Path, tmp_path: Path) -> None:
+    for place, name in (("tokenizers/bpe-1", "tokenizer.json"), ("mixtures/base-1", "manifest.json")):
+        directory = tmp_path / "store" / place
+        directory.mkdir(parents=True)
+        (directory / name).write_text("{}")
+        recipe = data_recipe(tokenizer={"extend": {"base": str(directory), "add": 9, "on": ["a"]}})
+        assert client.post("/v1/builds", json={"recipe": recipe, "raw": str(raw)}).status_code == 201
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

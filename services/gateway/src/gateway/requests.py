@@ -70,7 +70,7 @@ def understand_build(service: Service, request: BuildRequest, caller: str) -> Un
     with blaming("raw"):
         raw = roots.resolve(request.raw, service.settings.raw_root_uris)
     with blaming("recipe", "tokenizer", *recipe.tokenizer.existing[0].split(".")):
-        tokenizer = _tokenizer(recipe, service.settings.raw_root_uris)
+        tokenizer = _tokenizer(recipe, (*service.settings.raw_root_uris, service.store.uri))
     with blaming("recipe", "sources"):
         files = listing(recipe, raw)
         roots.require_under((file.uri for found in files.values() for file in found), service.settings.raw_root_uris)
@@ -198,7 +198,9 @@ def _model(service: Service, place: str) -> str:
 
 
 def _tokenizer(recipe: DataRecipe, allowed: Sequence[str]) -> list[Any] | None:
-    """What tells one content of a tokenizer's file from another. Raises InputError."""
+    """What tells one content of a tokenizer's file from another. allowed: the roots, and the service's own store, which
+    has the tokenizers of its mixtures. Raises InputError.
+    """
     field, given = recipe.tokenizer.existing
     if given is None and recipe.tokenizer.grown is None:
         return None
@@ -207,7 +209,8 @@ def _tokenizer(recipe: DataRecipe, allowed: Sequence[str]) -> list[Any] | None:
     path = Path(roots.resolve(given, allowed))
     if str(path) != given:
         raise InputError(f"{given} is not a plain absolute path; write {path}")
-    file = path / "tokenizer.json" if path.is_dir() else path
+    names = ("tokenizer.json", "manifest.json")  # a mixture has no tokenizer of its own, and names one
+    file = next((path / name for name in names if (path / name).is_file()), path / names[0]) if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"{file} is no file; give a directory with a tokenizer.json, or that file")
     status = file.stat()

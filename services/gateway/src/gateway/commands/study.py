@@ -33,11 +33,7 @@ def study(arguments: argparse.Namespace) -> None:
         for line in plan_lines(found):
             result(line)
         return
-    try:
-        outcomes, path = _carried_out(found, arguments)
-    except KeyboardInterrupt:
-        say("\nno longer watched; what was asked for goes on. The same command takes it up, and asks for the rest")
-        raise SystemExit(130) from None
+    outcomes, path = _carried_out(found, arguments)
     failed = [f"  {o.arm.name}: {o.failure}" for o in outcomes if o.failure is not None]
     if failed:
         lines = "\n".join(failed)
