@@ -8,12 +8,14 @@ from functools import partial
 
 from dataproc.commands import build, card, export, fertility, gather, overlap, synth, whatif
 from dataproc.dedup.index.command import index_parser
+from dataproc.lean import without_pandas
 from manifest.errors import run_command
 
 
 def main() -> None:
     """The console script."""
     arguments = _parser().parse_args()
+    without_pandas()
     sys.exit(run_command(partial(arguments.run, arguments)))
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dataproc.card.stage import card_of
 from dataproc.dedup.stones import NO_STONES, Stones
 from dataproc.gates import Gatekeeper
 from dataproc.inventory import build_identity, evaluation_listing, inventory, with_hashes
@@ -134,6 +133,8 @@ class Pipeline:
             counts |= {"contamination": {"action": self.recipe.decontaminate.action, **summary_of(found)}}
         mixture = training.mixture_of(self.context, tokens, tokenizer, heldout, found, counts)
         if isinstance(mixture, Opened):
+            from dataproc.card.stage import card_of  # what draws takes longer to import than all else
+
             card_of(mixture, self.build)
         return [mixture]
 

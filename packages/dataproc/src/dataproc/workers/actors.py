@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dataproc import progress
+from dataproc.lean import without_pandas
 from dataproc.workers.cluster import cluster_cpus
 from dataproc.workers.verbs import MEMORY_BYTES, Task, Workers
 from manifest.errors import WinnowError
@@ -115,6 +116,9 @@ class Ray(Workers):
 
 class _Worker:
     """Runs tasks in a Ray worker process."""
+
+    def __init__(self) -> None:
+        without_pandas()
 
     def ready(self) -> None:
         """Returns once the worker runs."""

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from dataproc import progress
+from dataproc.lean import keep_what_is_imported
 from dataproc.shuffle import Scattered, partition_batches
 from manifest.record import Model
 
@@ -109,6 +110,7 @@ class Done(Model):
 
 
 def _run_and_note(task: Callable[[Any], Model], item: Any, note: Path) -> None:
+    keep_what_is_imported()
     aside = note.with_suffix(f".{os.getpid()}.tmp")
     aside.write_bytes(task(item).model_dump_json().encode())
     aside.replace(note)  # not synced to the disk, for neither is what it speaks of (see stage.start)
