@@ -24,9 +24,9 @@ from dataproc.dedup.jaccard import exact
 from dataproc.dedup.keep import Key
 from dataproc.dedup.places import Sources, fetch, place_column
 from dataproc.dedup.ranges import exact_by_parts, is_long
-from dataproc.dedup.shingles import Shingling, by_size, byte_lengths, shingle_sets
+from dataproc.dedup.shingles import Shingling, by_size, shingle_sets
 from dataproc.dedup.survivors import survivors
-from dataproc.documents import DOCUMENTS, ShardWriter, picked
+from dataproc.documents import DOCUMENTS, ShardWriter
 from dataproc.shuffle import partition_batches
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
@@ -74,7 +74,7 @@ def ledger(
         ["text"],
         workers=workers,
         scratch=draft.scratch / "texts",
-        label="texts of survivors",
+        label="texts of near-duplicates",
     )
     done = workers.map(
         partial(_write, files=files, texts=texts, sources=sources, shingling=shingling, draft=draft.path),
@@ -99,17 +99,25 @@ def _removals(source: str, between: Counter[tuple[str, str]]) -> dict[str, int]:
 
 
 def _removed(file: Path, sources: Sources) -> pl.DataFrame:
-    """The removed documents of a shard of clusters, in order of row; `place` is their survivor's."""
-    survivor = pl.col("survivor_source").alias("source"), pl.col("survivor_shard").alias("shard")
+    """The removed documents of a shard of clusters, in order of row, with their `place` and their survivor's."""
     members = pl.read_parquet(file).filter(pl.col("rule") != "")
-    places = members.select(*survivor).select(place_column(sources))
-    return members.with_columns(places).sort("row")
+    of_survivor = members.select(*_survivor("source", "shard")).select(place_column(sources).alias("survivor_place"))
+    return members.with_columns(place_column(sources), *of_survivor).sort("row")
+
+
+def _survivor(*columns: str) -> list[pl.Expr]:
+    """Columns of the survivor under the names that a document's own have."""
+    return [pl.col(f"survivor_{name}").alias(name) for name in columns]
 
 
 def _wanted(number: int, *, files: Sequence[Path], sources: Sources) -> pl.DataFrame:
-    """The survivors whose texts are needed: those of removed documents with another text."""
-    removed = _removed(files[number], sources).filter(~pl.col("same"))
-    return removed.select("place", pl.col("survivor_row").alias("row")).unique(maintain_order=True)
+    """The documents whose texts are needed: removed ones, and their survivors, where these have another text.
+
+    Both are asked for at once, so that each shard of documents is read once.
+    """
+    differ = _removed(files[number], sources).filter(~pl.col("same"))
+    own, survivors = differ.select("place", "row"), differ.select(*_survivor("place", "row"))
+    return pl.concat([own, survivors]).unique(maintain_order=True)
 
 
 def _write(
@@ -125,11 +133,10 @@ def _write(
     removed = _removed(files[number], sources)
     if not removed.height:
         return Removed(shards=(), between=())
-    documents = dict(sources)[removed["source"][0]][removed["shard"][0]]
-    survivors = pa.Table.from_batches(list(partition_batches(texts, number)), TEXTS)
+    found = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(list(partition_batches(texts, number)), TEXTS)))
     jaccard = np.ones(removed.height)
     differ = np.flatnonzero(~removed["same"].to_numpy())
-    jaccard[differ] = list(_all_exact(documents, removed[differ], survivors, shingling))
+    jaccard[differ] = list(_all_exact(removed[differ], found, shingling))
     out = removed.with_columns(pl.Series("jaccard", jaccard))
     writer = ShardWriter(draft, f"ledger-{number:05d}", LEDGER)
     writer.write(out.select(LEDGER.names).to_arrow())
@@ -137,30 +144,25 @@ def _write(
     return Removed(shards=writer.close(), between=tuple(between.iter_rows()))
 
 
-def _all_exact(documents: Path, removed: pl.DataFrame, survivors: pa.Table, shingling: Shingling) -> Iterator[float]:
+def _all_exact(removed: pl.DataFrame, found: pl.DataFrame, shingling: Shingling) -> Iterator[float]:
     """The exact index of each removed document and its survivor, so many at a time that their shingles fit."""
-    read = pl.DataFrame(pl.from_arrow(survivors.select(["place", "row"]))).with_row_index("text")
-    beside = removed.join(
-        read, left_on=["place", "survivor_row"], right_on=["place", "row"], how="left", maintain_order="left"
-    )["text"].to_numpy()
-    survivor_sizes = byte_lengths(survivors["text"])
-    row = 0
-    for batch in picked(documents, ["text"], removed["row"].to_numpy()):
-        others = beside[row : row + batch.num_rows]
-        row += batch.num_rows
-        for first, end in by_size(byte_lengths(batch["text"]) + survivor_sizes[others]):
-            texts = batch["text"].slice(first, end - first)
-            yield from _exact_of(texts, survivors["text"], others[first:end], shingling)
+    numbered = found.select("place", "row").with_row_index("text")
+    own, survivors = (
+        documents.join(numbered, on=["place", "row"], how="left", maintain_order="left")["text"].to_numpy()
+        for documents in (removed.select("place", "row"), removed.select(*_survivor("place", "row")))
+    )
+    sizes = found["text"].str.len_bytes().to_numpy().astype(np.int64)
+    for first, end in by_size(sizes[own] + sizes[survivors]):
+        yield from _exact_of(found["text"], np.stack([own[first:end], survivors[first:end]], axis=1), shingling)
 
 
-def _exact_of(
-    texts: pa.Array, survivors: pa.ChunkedArray, beside: NDArray[np.int64], shingling: Shingling
-) -> Iterator[float]:
-    """The exact index of each text and its survivor, by row."""
-    rows, places = np.unique(beside, return_inverse=True)
-    others = survivors.take(pa.array(rows)).combine_chunks()
-    if len(texts) == 1 and (is_long(texts) or is_long(others)):
-        yield exact_by_parts(texts, others, shingling)
+def _exact_of(texts: pl.Series, pairs_E2: NDArray[np.uint32], shingling: Shingling) -> Iterator[float]:
+    """The exact index of each pair of texts."""
+    rows, places_E2 = np.unique(pairs_E2, return_inverse=True)
+    needed = texts[rows].to_arrow(compat_level=pl.CompatLevel.oldest())
+    if len(pairs_E2) == 1 and any(is_long(needed.slice(place, 1)) for place in range(len(rows))):
+        own, survivor = (needed.slice(place, 1) for place in places_E2[0].tolist())
+        yield exact_by_parts(own, survivor, shingling)
         return
-    own, theirs = shingle_sets(texts, shingling), shingle_sets(others, shingling)
-    yield from (exact(own.of(text), theirs.of(place)) for text, place in enumerate(places))
+    sets = shingle_sets(needed, shingling)
+    yield from (exact(sets.of(a), sets.of(b)) for a, b in places_E2.tolist())

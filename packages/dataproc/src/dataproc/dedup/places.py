@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dataproc.documents import DOCUMENTS, picked, rows_of
@@ -103,7 +104,9 @@ def listed_rows(files: tuple[Path, ...], place: int) -> NDArray[np.int64]:
 
 
 def _by_shard(listing: Path, file: Path, *, sources: Sources) -> None:
-    table = pl.DataFrame(pl.from_arrow(rows_of(listing, ["source", "shard", "row"])))
-    ours = table.filter(pl.col("source").is_in([name for name, _ in sources]))
-    rows = ours.select(place_column(sources), "row")
-    write_partitions(file, rows.to_arrow(), rows["place"].to_numpy(), len(numbered(sources)))
+    rows = rows_of(listing, ["source", "shard", "row"])
+    source = pc.index_in(rows["source"], pa.array([name for name, _ in sources])).fill_null(-1).to_numpy()
+    ours = np.flatnonzero(source >= 0)
+    firsts = np.cumsum([0, *(len(shards) for _, shards in sources)])
+    place = firsts[source[ours]] + rows["shard"].to_numpy()[ours]
+    write_partitions(file, pa.table({"place": place, "row": rows["row"].to_numpy()[ours]}), place, int(firsts[-1]))
