@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataproc.documents import RowDigest, ShardWriter, batches, rows_of
+from dataproc.documents import RowDigest, ShardWriter, batches, picked, rows_of
 from manifest.errors import CorruptArtifact
 
 SCHEMA = pa.schema(
@@ -131,3 +131,12 @@ def test_a_damaged_shard_is_reported(tmp_path: Path, damage: str) -> None:
     for read in (rows_of, lambda path: list(batches(path))):
         with pytest.raises(CorruptArtifact, match=r"rows-00000\.parquet cannot be read .* Delete .* run the same"):
             read(path)
+
+
+@pytest.mark.parametrize("asked", [[0, 1], [0, 0], [1], [0, 0, 1, 1]])
+def test_rows_are_picked_as_often_as_they_are_asked_for(tmp_path: Path, asked: list[int]) -> None:
+    writer = ShardWriter(tmp_path, "documents", SCHEMA)
+    writer.write(table([("a", "", 1, 0.0, bytes(4)), ("b", "", 2, 0.0, bytes(4))]))
+    (shard,) = writer.close()
+    found = picked(tmp_path / shard.path, ["id"], np.array(asked))
+    assert [name for batch in found for name in batch["id"].to_pylist()] == ["ab"[row] for row in asked]

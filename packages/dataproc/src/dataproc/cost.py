@@ -29,7 +29,7 @@ import zstandard
 
 from dataproc.dedup.minhash import sketch
 from dataproc.dedup.shingles import Shingling, shingle_sets
-from dataproc.documents import RowDigest
+from dataproc.documents import COMPACT, QUICK, RowDigest
 from dataproc.estimate import Estimate
 from dataproc.recipe import DataRecipe
 from dataproc.repair import repair
@@ -59,7 +59,7 @@ ROW_BYTES = 80
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds per byte of text, and Parquet bytes per byte of text."""
+    """Seconds per byte of text, and Parquet bytes per byte of text: of documents (loose), of what is left (packed)."""
 
     parse: float
     repair: float
@@ -67,6 +67,7 @@ class Rates:
     sets: float
     read: float
     write: float
+    loose: float
     packed: float
     shingles: float
     """Shingles per byte of text."""
@@ -95,15 +96,16 @@ def measure(texts: list[str], recipe: DataRecipe) -> Rates:
     size = max(1, sum(len(text.encode()) for text in sample))
     shingling = Shingling(recipe.dedup.unit, recipe.dedup.ngram)
     table = pa.table({"text": array})
-    packed = _parquet(table)
+    loose, packed = _parquet(table, QUICK), _parquet(table, COMPACT)
     sets = shingle_sets(array, shingling)
     return Rates(
         parse=_time(partial(_parsed, _lines_of(sample))) / size,
         repair=_time(lambda: repair(array)) / size,
         sketch=_time(lambda: sketch(array, shingling, recipe.dedup.permutations)) / size,
         sets=_time(lambda: shingle_sets(array, shingling)) / size,
-        read=_time(lambda: pq.read_table(io.BytesIO(packed))) / size,
-        write=_time(lambda: _parquet(table)) / size,
+        read=_time(lambda: pq.read_table(io.BytesIO(loose))) / size,
+        write=_time(lambda: _parquet(table, COMPACT)) / size,
+        loose=len(loose) / size,
         packed=len(packed) / size,
         shingles=len(sets.hashes) / size,
     )
@@ -140,7 +142,7 @@ def of_size(documents: int, text_bytes: int, recipe: DataRecipe, rates: Rates, *
     sets = int(8 * alike_bytes * rates.shingles + alike * minima) * verified
     return Cost(
         seconds=seconds,
-        artifacts=int(2 * text_bytes * rates.packed + documents * (minima + 2 * ROW_BYTES)),
+        artifacts=int(text_bytes * (rates.loose + rates.packed) + documents * (minima + 2 * ROW_BYTES)),
         scratch=max(keys + sets, int(alike_bytes)),
         shuffle=keys + 24 * documents + int(alike_bytes + alike * ROW_BYTES),
         worker=WORKER_BYTES + memory_bytes,
@@ -186,10 +188,10 @@ def _parsed(raw: bytes) -> list[Any]:
     return [orjson.loads(line) for line in zstandard.decompress(raw).splitlines()]
 
 
-def _parquet(table: pa.Table) -> bytes:
+def _parquet(table: pa.Table, codec: Mapping[str, Any]) -> bytes:
     """As a shard is written, with its digest."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=False, write_statistics=False)
+    pq.write_table(table, sink, **codec, use_dictionary=False, write_statistics=False)
     RowDigest(table.schema).update(table)
     hashlib.sha256(sink.getbuffer()).digest()
     return sink.getvalue()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dataproc.dedup.cleaning import rows_of
 from dataproc.dedup.identical import gather_identical, scatter_hashes
 from dataproc.dedup.shingles import text_hashes
-from dataproc.documents import ShardWriter, batches, documents_schema, rows_at
+from dataproc.documents import QUICK, ShardWriter, batches, documents_schema, rows_at
 from dataproc.documents import rows_of as columns_of
 from dataproc.recipe.sources import Source
 from dataproc.shuffle import Scattered, partition_batches, write_partitions
@@ -142,7 +142,7 @@ def _rename(numbered: tuple[int, Path], *, copies: tuple[Path, ...], draft: Path
     rows = np.concatenate([batch["row"].to_numpy() for batch in found])
     numbers = np.concatenate([batch["number"].to_numpy() for batch in found])
     order = np.argsort(rows)
-    writer = ShardWriter(draft, f"{path.stem}-ids", documents_schema(path))
+    writer = ShardWriter(draft, f"{path.stem}-ids", documents_schema(path), codec=QUICK)
     for batch in _with_ids(path, rows[order], numbers[order]):
         writer.write(batch)
     return Renamed(shards=writer.close())

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataproc import dialogues, turns
-from dataproc.documents import ANSWERED, DIALOGUES, DOCUMENTS, ShardWriter, batches
+from dataproc.documents import ANSWERED, DIALOGUES, DOCUMENTS, QUICK, ShardWriter, batches
 from dataproc.identifiers import content_ids
 from dataproc.length import have_characters
 from dataproc.raw import RawFile, require_unchanged
@@ -67,7 +67,7 @@ def normalize(
 ) -> Normalized:
     """One task: some raw files of a source → its shards."""
     number, files = numbered
-    documents = ShardWriter(draft, f"documents-{number:05d}", schema_of(source))
+    documents = ShardWriter(draft, f"documents-{number:05d}", schema_of(source), codec=QUICK)
     quarantine = ShardWriter(draft, f"quarantine-{number:05d}", QUARANTINE)
     counts = dict.fromkeys((*COUNTS, UNANSWERED), 0)
     for batch in read(files, name, source):

@@ -30,7 +30,7 @@ from dataproc.dedup import sign
 from dataproc.dedup.group import Matching
 from dataproc.dedup.near import sets_of_rows
 from dataproc.dedup.stones import Stones, Texts, struck
-from dataproc.documents import ShardWriter, batches, documents_schema, frame_of, rows_of
+from dataproc.documents import QUICK, ShardWriter, batches, documents_schema, frame_of, rows_of
 from dataproc.stage import Build, Draft, Input, Made, Planned, Request, shard_files, summary_of
 from manifest.artifact import Opened
 from manifest.identity import digest_of, sha256, short
@@ -189,7 +189,7 @@ def _drop(
 
 def _write_documents(numbered: tuple[int, Path], *, dropped: Path, names: Mapping[str, str], draft: Path) -> Written:
     number, shard = numbered
-    writer = ShardWriter(draft, f"documents-{number:05d}", documents_schema(shard))
+    writer = ShardWriter(draft, f"documents-{number:05d}", documents_schema(shard), codec=QUICK)
     rows = text_bytes = 0
     ids = rows_of(dropped)["id"]
     for batch in batches(shard):
