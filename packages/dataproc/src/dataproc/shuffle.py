@@ -5,6 +5,7 @@ Readers map the file and take their batch, so memory is bounded by the partition
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -24,10 +25,13 @@ def write_partitions(path: Path, table: pa.Table, partition: npt.NDArray[np.inte
     """Writes the rows of `table` by partition number (one per row), keeping their order within a partition."""
     order = np.argsort(partition, kind="stable")
     ends = np.searchsorted(partition[order], np.arange(partitions + 1))
-    rows = table.take(pa.array(order)).combine_chunks()
-    pieces = (rows.slice(int(ends[p]), int(ends[p + 1] - ends[p])) for p in range(partitions))
+    rows = table.combine_chunks()  # of several chunks, `take` would make one again and again
     empty = pa.RecordBatch.from_pylist([], schema=table.schema)
-    write_batches(path, table.schema, (piece.to_batches()[0] if piece.num_rows else empty for piece in pieces))
+
+    def piece(first: int, end: int) -> pa.RecordBatch:
+        return rows.take(pa.array(order[first:end])).to_batches()[0] if first < end else empty
+
+    write_batches(path, table.schema, itertools.starmap(piece, itertools.pairwise(ends)))
 
 
 def write_batches(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
