@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataproc.dedup.bands import Bands, band_keys, optimal_bands, verified_bands
+from dataproc.dedup.band_keys import band_keys
+from dataproc.dedup.bands import Bands, optimal_bands, verified_bands
 
 
 def test_the_bands_of_the_paper() -> None:

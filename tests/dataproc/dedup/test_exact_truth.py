@@ -17,7 +17,8 @@ import pyarrow as pa
 import pytest
 import zstandard
 
-from dataproc.dedup.bands import band_keys, verified_bands
+from dataproc.dedup.band_keys import band_keys
+from dataproc.dedup.bands import verified_bands
 from dataproc.dedup.buckets import buckets
 from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.components import connect, labels

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataproc.dedup.bands import Bands, band_keys
+from dataproc.dedup.band_keys import band_keys
+from dataproc.dedup.bands import Bands
 from dataproc.dedup.buckets import buckets
 from dataproc.dedup.components import connect, labels
 from dataproc.dedup.minhash import signatures

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from pydantic import model_validator
 
-from dataproc.turns import Turn
 from manifest.fields import RecipeModel
+
+if TYPE_CHECKING:  # pyarrow comes with it, which a recipe has no use for
+    from dataproc.turns import Turn
 
 Kind = Literal["said", "written", "start", "end"]
 PLACES = ("system", "prompt", "answer", "start", "end")

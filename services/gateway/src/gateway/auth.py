@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from gateway.address import LOOPBACK
 from gateway.ledger import keys
 from gateway.ledger.keys import SCOPES, Scope
 from gateway.ledger.states import Kind
 from gateway.problems import ProblemError
 from gateway.service import Service
-from gateway.settings import LOOPBACK
 
 SESSION_COOKIE = "winnow_key"
 SCOPE_OF: dict[Kind, Scope] = {"build": "build", "run": "train", "report": "train"}

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from gateway.commands import look, study, submit, watch
 from gateway.commands.connection import connection_flags
 from gateway.ledger.states import State
 from manifest.errors import run_command
@@ -62,7 +61,7 @@ def _command(
 
 def _build_parser(submits: Commands[argparse.ArgumentParser]) -> None:
     example = "submit build recipes/demo/data.yaml --raw raw --watch"
-    build = _command(submits, "build", submit.submit_build, "a data recipe over raw files → a mixture", example)
+    build = _command(submits, "build", _submit_build, "a data recipe over raw files → a mixture", example)
     build.add_argument("recipe", type=Path, help="a data recipe (YAML)")
     build.add_argument("--raw", required=True, metavar="DIR|URI", help="the raw files, under a root of the service")
     build.add_argument("--until", metavar="STAGE", help="stop after this stage (default: mixtures)")
@@ -71,7 +70,7 @@ def _build_parser(submits: Commands[argparse.ArgumentParser]) -> None:
 
 def _run_parser(submits: Commands[argparse.ArgumentParser]) -> None:
     example = "submit run recipes/demo/train.yaml --mixture mixtures/demo-9f2c --watch"
-    run = _command(submits, "run", submit.submit_run, "a train recipe over a mixture → checkpoints", example)
+    run = _command(submits, "run", _submit_run, "a train recipe over a mixture → checkpoints", example)
     run.add_argument("recipe", type=Path, help="a train recipe (YAML)")
     run.add_argument("--mixture", required=True, metavar="REF", help="the mixture's path in the store, or its id")
     run.add_argument("--size", help="an entry of the sizes (default: the one that the recipe names)")
@@ -89,7 +88,7 @@ def _run_parser(submits: Commands[argparse.ArgumentParser]) -> None:
 
 def _report_parser(submits: Commands[argparse.ArgumentParser]) -> None:
     example = "submit report recipes/demo/eval.yaml --checkpoint runs/demo-tiny-9f2c/checkpoints/00000120 --watch"
-    report = _command(submits, "report", submit.submit_report, "an eval recipe over a checkpoint → a report", example)
+    report = _command(submits, "report", _submit_report, "an eval recipe over a checkpoint → a report", example)
     report.add_argument("recipe", type=Path, help="an eval recipe (YAML)")
     report.add_argument(
         "--checkpoint", required=True, metavar="REF", help="a checkpoint, or a run, of which the newest is taken"
@@ -101,7 +100,7 @@ def _report_parser(submits: Commands[argparse.ArgumentParser]) -> None:
 def _study_parser(commands: Commands[argparse.ArgumentParser]) -> None:
     example = "study recipes/bilingual/study.yaml --raw raw --dry-run"
     text = "carry out a grid of recipes arm by arm, and print the path of its table"
-    studying = _command(commands, "study", study.study, text, example)
+    studying = _command(commands, "study", _study, text, example)
     studying.add_argument("study", type=Path, help="a study (YAML)")
     studying.add_argument("--raw", default=".", metavar="DIR|URI", help="the raw files, under a root of the service")
     studying.add_argument("--out", type=Path, metavar="DIR", help="of table and plots (default: out/study-NAME)")
@@ -126,23 +125,23 @@ def _submit_flags(parser: argparse.ArgumentParser) -> None:
 
 def _watch_parsers(commands: Commands[argparse.ArgumentParser]) -> None:
     text = "show progress until it has ended; print the result's path in the store"
-    watching = _command(commands, "watch", watch.watch, text, "watch build-0654f0c2a31b7e9a01")
+    watching = _command(commands, "watch", _watch, text, "watch build-0654f0c2a31b7e9a01")
     watching.add_argument("id", help="of a build, a run or a report")
     watching.add_argument("--json", action="store_true", help="print the entry in one line of JSON instead")
     text = "end work; what is published stays"
-    cancel = _command(commands, "cancel", look.cancel, text, "cancel build-0654f0c2a31b7e9a01")
+    cancel = _command(commands, "cancel", _cancel, text, "cancel build-0654f0c2a31b7e9a01")
     text = "queue again what failed or was cancelled"
-    retry = _command(commands, "retry", look.retry, text, "retry build-0654f0c2a31b7e9a01")
+    retry = _command(commands, "retry", _retry, text, "retry build-0654f0c2a31b7e9a01")
     for parser in (cancel, retry):
         parser.add_argument("ids", nargs="+", metavar="ID", help="of a build, a run or a report")
     text = "print what the newest attempt has written"
-    logs = _command(commands, "logs", look.logs, text, "logs run-0654f0c2a31b7e9a01 --follow")
+    logs = _command(commands, "logs", _logs, text, "logs run-0654f0c2a31b7e9a01 --follow")
     logs.add_argument("id", help="of a build, a run or a report")
     logs.add_argument("--follow", action="store_true", help="go on until it has ended")
 
 
 def _list_parser(commands: Commands[argparse.ArgumentParser]) -> None:
-    listing = _command(commands, "ls", look.ls, "list what there is, newest first", "ls runs --state running")
+    listing = _command(commands, "ls", _ls, "list what there is, newest first", "ls runs --state running")
     listing.add_argument(
         "what", nargs="?", choices=LISTS, metavar="WHAT", help=f"{', '.join(LISTS)} (default: all but mixtures)"
     )
@@ -166,17 +165,92 @@ def _limit(text: str) -> int:
 
 
 def _look_parsers(commands: Commands[argparse.ArgumentParser]) -> None:
-    show = _command(commands, "show", look.show, "all about an entry or a mixture", "show build-0654f0c2a31b7e9a01")
+    show = _command(commands, "show", _show, "all about an entry or a mixture", "show build-0654f0c2a31b7e9a01")
     show.add_argument("reference", metavar="ID|PATH", help="an entry's id, or a mixture's path in the store or id")
     text = "draw the tree from an artifact down to the raw files"
-    tree = _command(commands, "lineage", look.lineage, text, "lineage mixtures/demo-9f2c")
+    tree = _command(commands, "lineage", _lineage, text, "lineage mixtures/demo-9f2c")
     tree.add_argument("reference", metavar="ID|PATH", help="an artifact's path in the store, or an id")
     tree.add_argument("--all", action="store_true", help="show every raw file")
     text = "tell which mixtures hold a document and which checkpoints have read it"
-    trace = _command(commands, "exposure", look.exposure, text, "exposure c4/8d3f")
+    trace = _command(commands, "exposure", _exposure, text, "exposure c4/8d3f")
     trace.add_argument("document", metavar="DOCUMENT", help="the id of a document")
     for parser in (show, tree, trace):
         parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+# The bodies are imported when they run: --help has no use for what they need.
+
+
+def _submit_build(arguments: argparse.Namespace) -> None:
+    from gateway.commands.submit import submit_build
+
+    submit_build(arguments)
+
+
+def _submit_run(arguments: argparse.Namespace) -> None:
+    from gateway.commands.submit import submit_run
+
+    submit_run(arguments)
+
+
+def _submit_report(arguments: argparse.Namespace) -> None:
+    from gateway.commands.submit import submit_report
+
+    submit_report(arguments)
+
+
+def _study(arguments: argparse.Namespace) -> None:
+    from gateway.commands.study import study
+
+    study(arguments)
+
+
+def _watch(arguments: argparse.Namespace) -> None:
+    from gateway.commands.watch import watch
+
+    watch(arguments)
+
+
+def _cancel(arguments: argparse.Namespace) -> None:
+    from gateway.commands.look import cancel
+
+    cancel(arguments)
+
+
+def _retry(arguments: argparse.Namespace) -> None:
+    from gateway.commands.look import retry
+
+    retry(arguments)
+
+
+def _logs(arguments: argparse.Namespace) -> None:
+    from gateway.commands.look import logs
+
+    logs(arguments)
+
+
+def _ls(arguments: argparse.Namespace) -> None:
+    from gateway.commands.look import ls
+
+    ls(arguments)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from gateway.commands.look import show
+
+    show(arguments)
+
+
+def _lineage(arguments: argparse.Namespace) -> None:
+    from gateway.commands.look import lineage
+
+    lineage(arguments)
+
+
+def _exposure(arguments: argparse.Namespace) -> None:
+    from gateway.commands.look import exposure
+
+    exposure(arguments)
 
 
 if __name__ == "__main__":

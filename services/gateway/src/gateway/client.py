@@ -29,6 +29,7 @@ from urllib.parse import quote, urlsplit
 import httpx2
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from gateway.address import DEFAULT_SERVER, LOOPBACK
 from gateway.ledger.states import Kind, State
 from gateway.messages import (
     Build,
@@ -48,10 +49,8 @@ from gateway.messages import (
     RunPlan,
     RunRequest,
 )
-from gateway.settings import LOOPBACK
 from manifest.errors import InputError, WinnowError
 
-DEFAULT_SERVER = "http://127.0.0.1:8787"
 PAGE = 200
 TRIES = 4
 FIRST_PAUSE_S = 0.25

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -46,9 +46,9 @@ FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """The console script."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(argv)
     sys.exit(run_command(partial(arguments.run, arguments)))
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+from gateway.address import LOOPBACK, PORT
 
 
 class Settings(BaseSettings):
@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     )
     database: str = Field("", description="SQLAlchemy URL of the ledger (default: SQLite in <home>/ledger.db).")
     host: str = "127.0.0.1"
-    port: int = Field(8787, ge=0, le=65535)
+    port: int = Field(PORT, ge=0, le=65535)
     ray: str = Field("", description="Dashboard of a Ray cluster, http://host:8265 (default: a Ray of its own).")
     ray_token: str = Field("", description="Token of that cluster (RAY_AUTH_TOKEN there).", repr=False)
     ray_python: str = Field("", description="Interpreter on that cluster's machines (default: this one).")

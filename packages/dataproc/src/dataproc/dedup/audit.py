@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dataproc.dedup.bands import Bands, band_keys, verified_bands
+from dataproc.dedup.band_keys import band_keys
+from dataproc.dedup.bands import Bands, verified_bands
 from dataproc.dedup.buckets import is_among
 from dataproc.dedup.candidates import buckets_of
 from dataproc.dedup.components import labels

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataproc.dedup.bands import band_keys
+from dataproc.dedup.band_keys import band_keys
 from dataproc.dedup.buckets import Buckets, buckets
 from dataproc.dedup.group import Group, ShardPair, mapped, save
 from dataproc.dedup.minhash import is_signed

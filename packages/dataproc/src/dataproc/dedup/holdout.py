@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataproc.dedup.keep import Key
+from dataproc.dedup.keep_keys import Key
 from dataproc.dedup.places import Sources, numbered
 from dataproc.dedup.survivors import survivors
 from dataproc.documents import ShardWriter, batches, documents_schema, picked, rows_of

@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataproc.dedup.jaccard import exact
-from dataproc.dedup.keep import Key
+from dataproc.dedup.keep_keys import Key
 from dataproc.dedup.places import Sources, fetch, place_column
 from dataproc.dedup.ranges import exact_by_parts, is_long
 from dataproc.dedup.shingles import Shingling, by_size, shingle_sets

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dataproc.dedup.bands import band_keys
+from dataproc.dedup.band_keys import band_keys
 from dataproc.dedup.group import Matching
 from dataproc.dedup.jaccard import exact, sketch_bounds
 from dataproc.dedup.minhash import is_signed

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dataproc.dedup.keep import PLAIN
+from dataproc.dedup.keep_keys import PLAIN
 from dataproc.dedup.shingles import HASH
 from dataproc.dedup.sign import SCHEME, STAGE
 from dataproc.recipe.dedup import Dedup

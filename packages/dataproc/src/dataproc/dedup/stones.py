@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import ValidationError, model_validator
 
-from dataproc.dedup.bands import band_keys
+from dataproc.dedup.band_keys import band_keys
 from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.group import Matching
 from dataproc.dedup.minhash import is_signed, signatures

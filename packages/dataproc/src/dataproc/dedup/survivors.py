@@ -19,7 +19,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dataproc.dedup.keep import Key, fields_of, in_order, key_columns, numbers_in, rule, with_keys
+from dataproc.dedup.keep import in_order, key_columns, numbers_in, rule, with_keys
+from dataproc.dedup.keep_keys import Key, fields_of
 from dataproc.dedup.places import Sources
 from dataproc.documents import picked, rows_of
 from dataproc.shuffle import partition_batches, write_partitions

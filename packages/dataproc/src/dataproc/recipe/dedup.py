@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from dataproc.dedup.bands import Bands, optimal_bands, verified_bands
-from dataproc.dedup.keep import PLAIN, Key
+from dataproc.dedup.keep_keys import PLAIN, Key
 from manifest.fields import RecipeModel
 
 Scope = Literal["global", "local", "none"]

@@ -6,9 +6,13 @@ import argparse
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gateway.client import DEFAULT_SERVER, Client
+from gateway.address import DEFAULT_SERVER
 from manifest.errors import InputError
+
+if TYPE_CHECKING:  # httpx comes with it, which --help has no use for
+    from gateway.client import Client
 
 SERVER = "WINNOW_SERVER"
 KEY = "WINNOW_KEY"
@@ -27,6 +31,8 @@ def connection_flags() -> argparse.ArgumentParser:
 
 def connected(arguments: argparse.Namespace) -> Client:
     """Raises InputError."""
+    from gateway.client import Client
+
     server = arguments.server or os.environ.get(SERVER) or DEFAULT_SERVER
     if arguments.key_file is not None:
         return Client(server, _read_key(arguments.key_file))

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from heapq import merge
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,8 +19,9 @@ from gateway.commands.watch import duration
 from gateway.ledger.states import ENDED
 from gateway.messages import Build, Log, Mixture, Report, Run
 from manifest.errors import InputError
-from manifest.lineage import Node, render
-from manifest.sightings import Sightings, describe
+
+if TYPE_CHECKING:  # numpy comes with it, which a list of builds has no use for
+    from manifest.lineage import Node
 
 AnyEntry = Build | Run | Report
 
@@ -203,6 +204,8 @@ def _print_log(client: Client, entry_id: str, seen: Log | None) -> Log:
 
 def lineage(arguments: argparse.Namespace) -> None:
     """The body of `winnow lineage`."""
+    from manifest.lineage import render
+
     with connected(arguments) as client:
         tree = client.lineage(arguments.reference)
     if arguments.json:
@@ -213,6 +216,8 @@ def lineage(arguments: argparse.Namespace) -> None:
 
 def _node(tree: dict[str, Any], known: dict[tuple[str, str], Node]) -> Node:
     """What manifest.lineage.as_json made of a node → the node; what is repeated there is one object here."""
+    from manifest.lineage import Node
+
     key = tree["uri"], tree["id"]
     if not tree.get("repeated"):
         children = tuple(_node(child, known) for child in tree["children"])
@@ -222,6 +227,8 @@ def _node(tree: dict[str, Any], known: dict[tuple[str, str], Node]) -> Node:
 
 def exposure(arguments: argparse.Namespace) -> None:
     """The body of `winnow exposure`."""
+    from manifest.sightings import Sightings, describe
+
     with connected(arguments) as client:
         answer = client.exposure(arguments.document)
     if arguments.json:

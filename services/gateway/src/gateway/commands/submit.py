@@ -30,7 +30,6 @@ from gateway.messages import (
 )
 from manifest.errors import InputError
 from manifest.fields import parse_count
-from trainer.plan import Plan, lines
 from trainer.reading import read_yaml
 
 R = TypeVar("R", bound=BaseModel)
@@ -195,6 +194,8 @@ def plan_lines(plan: BuildPlan | RunPlan | ReportPlan) -> Iterable[str]:
     if isinstance(plan, ReportPlan):
         yield f"a report over {plan.checkpoint.path}"
     elif isinstance(plan, RunPlan):
+        from trainer.plan import Plan, lines
+
         yield plan.path
         yield from lines(Plan.model_validate(plan.plan))
     else:

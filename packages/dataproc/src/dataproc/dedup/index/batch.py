@@ -25,7 +25,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataproc.dedup.bands import band_keys
+from dataproc.dedup.band_keys import band_keys
 from dataproc.dedup.cleaning import clean_all
 from dataproc.dedup.group import ShardPair
 from dataproc.dedup.index.arrivals import Arrivals

@@ -25,7 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataproc import progress
-from dataproc.dedup.bands import band_keys
+from dataproc.dedup.band_keys import band_keys
 from dataproc.dedup.buckets import buckets
 from dataproc.dedup.index.batch import write_edges
 from dataproc.dedup.index.graph import Edges, Reached, components, joined, reach

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from dataproc.dedup.bands import Bands
 from dataproc.dedup.group import Matching
-from dataproc.dedup.keep import PLAIN
+from dataproc.dedup.keep_keys import PLAIN
 from dataproc.dedup.shingles import HASH, Shingling
 from dataproc.dedup.sign import SCHEME
 from dataproc.recipe import DataRecipe
