@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -47,17 +47,16 @@ def removed_samples(mixture: Opened, count: int) -> list[Sample]:
 def upstream(artifact: Opened) -> list[Opened]:
     """Every artifact that an artifact was made from, each once."""
     seen: dict[str, Opened] = {}
-    for item in _walk(artifact):
-        seen.setdefault(item.manifest.id, item)
+    _walk(artifact, seen)
     return list(seen.values())
 
 
-def _walk(artifact: Opened) -> Iterator[Opened]:
+def _walk(artifact: Opened, seen: dict[str, Opened]) -> None:
+    """Adds what an artifact was made from and has not been met. Many ways lead to the same documents."""
     for reference in artifact.manifest.inputs.values():
-        if reference.kind != "raw":
-            item = open_artifact(resolve(artifact.uri, reference.uri))
-            yield item
-            yield from _walk(item)
+        if reference.kind != "raw" and reference.id not in seen:
+            seen[reference.id] = open_artifact(resolve(artifact.uri, reference.uri))
+            _walk(seen[reference.id], seen)
 
 
 def texts_of(documents: Sequence[Opened], ids: Sequence[str]) -> dict[str, str]:
