@@ -7,6 +7,9 @@ MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard packages/*/pyproject.toml se
 
 .DEFAULT_GOAL := help
 
+# Where it is set, as in many images, every process of a demo or a test run would compile all sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help
 help:  ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
