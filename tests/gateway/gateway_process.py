@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import psutil
+from tests.commands import ended
 
 from gateway.client import Client
+from gateway.serve import main
 
 RAY = ("gcs_server", "raylet")
 
@@ -25,20 +27,19 @@ class Gateway:
         self.port = 0
         database = ["--database", database_url] if database_url else []
         self.key = self._make_key(database)
-        self.command = [sys.executable, "-m", "gateway.serve", "serve", "--home", str(home), "--raw-root", str(raw)]
-        self.command += database
+        self.words = ["serve", "--home", str(home), "--raw-root", str(raw), *database]
         self.process: subprocess.Popen[str]
 
     def _make_key(self, database: list[str]) -> str:
         """Needed over PostgreSQL, which others could reach."""
-        place = [*("--home", str(self.home)), *database]
-        command = [sys.executable, "-m", "gateway.serve", "keys", "add", "tester", "--scope", "admin", *place]
-        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        made = ended(main, "keys", "add", "tester", "--scope", "admin", "--home", self.home, *database)
+        assert made.returncode == 0, made.stderr
+        return made.stdout.strip()
 
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.command, "--port", str(self.port)],
+                [sys.executable, "-m", "gateway.serve", *self.words, "--port", str(self.port)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ import yaml
 from rich.cells import cell_len
 from rich.console import Console
 from served import Served, working
+from tests.commands import Ended, ended
 from work_fixtures import data_recipe, write_raw
 
+from gateway.cli import main
 from gateway.client import Client, Unreachable
 from gateway.commands import screen
 from gateway.commands.connection import again, connected
@@ -39,8 +41,6 @@ HOME = Path(__file__).parents[2]
 NOW = datetime.now(UTC)
 REQUEST = BuildRequest(recipe={"name": "tiny"}, raw="raw")
 BUILD = Build(id="build-0654f0c2a31b7e9a01", name="tiny", state="queued", created=NOW, created_by="me", request=REQUEST)
-
-Winnow = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,8 @@ def start(served: Served, *words: object, **more: Any) -> subprocess.Popen[str]:
     )
 
 
-def run(served: Served, *words: object) -> subprocess.CompletedProcess[str]:
-    process = start(served, *words)
-    stdout, stderr = process.communicate(timeout=120)
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+def run(served: Served, *words: object) -> Ended:
+    return ended(main, *words, cwd=served.home, env={"WINNOW_SERVER": served.url, "WINNOW_KEY": ""})
 
 
 def recipe_file(served: Served, name: str = "tiny", **overrides: Any) -> Path:
@@ -90,7 +88,9 @@ def recipe_file(served: Served, name: str = "tiny", **overrides: Any) -> Path:
 
 def test_a_watched_build_prints_the_path_of_its_mixture_and_nothing_else(served: Served) -> None:
     file = recipe_file(served)
-    done = run(served, "submit", "build", file.name, "--raw", "raw", "--watch")
+    process = start(served, "submit", "build", file.name, "--raw", "raw", "--watch")
+    stdout, stderr = process.communicate(timeout=120)
+    done = Ended(process.returncode, stdout, stderr)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"mixtures/tiny-[0-9a-f]+\n", done.stdout)
     build = re.match(r"(build-\w+): queued\n", done.stderr)
@@ -256,9 +256,7 @@ def test_what_the_user_got_wrong_exits_with_2(served: Served, words: list[str], 
 
 
 def test_a_service_that_is_not_there_exits_with_1(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "gateway.cli", "ls", "--server", "http://127.0.0.1:1"], capture_output=True, text=True
-    )
+    done = ended(main, "ls", "--server", "http://127.0.0.1:1", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert "gateway serve" in done.stderr
 

@@ -13,10 +13,12 @@ from typing import Any
 import httpx2
 import pytest
 from gateway_process import Gateway, all_gone
+from tests.commands import ended
 from work_fixtures import data_recipe, train_recipe, write_raw
 
 from gateway.client import Client
 from gateway.messages import BuildOptions, BuildRequest, RunRequest
+from gateway.serve import main
 
 SIZES: dict[str, Any] = {"shared": {"tiny": {"layers": 1, "width": 16, "heads": 2, "filter": 32}}}
 
@@ -70,22 +72,20 @@ def test_what_is_asked_for_while_ray_starts_is_done_on_it_by_several_workers(gat
 
 
 def test_a_second_service_over_the_same_ledger_is_refused(gateway: Gateway) -> None:
-    second = subprocess.run([*gateway.command, "--port", "0"], capture_output=True, text=True, check=False, timeout=60)
+    second = ended(main, *gateway.words, "--port", 0)
     assert (second.returncode, second.stdout) == (2, "")
     assert "another gateway runs over" in second.stderr
 
 
 def test_another_home_does_not_make_it_another_ledger(gateway: Gateway, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "gateway.serve", "serve", "--home", str(tmp_path), "--port", "0"]
-    command += ["--database", f"sqlite:///{gateway.home / 'ledger.db'}"]
-    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    database = f"sqlite:///{gateway.home / 'ledger.db'}"
+    second = ended(main, "serve", "--home", tmp_path, "--port", 0, "--database", database)
     assert (second.returncode, second.stdout) == (2, "")
     assert "another gateway runs over" in second.stderr
 
 
 def test_a_port_that_is_taken_is_told(gateway: Gateway, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "gateway.serve", "serve", "--home", str(tmp_path), "--port", str(gateway.port)]
-    second = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    second = ended(main, "serve", "--home", tmp_path, "--port", gateway.port)
     assert (second.returncode, second.stdout) == (2, "")
     assert f"--port {gateway.port}: Address already in use" in second.stderr
 
@@ -133,8 +133,7 @@ def test_at_its_end_nothing_is_left_running_and_streams_are_ended(gateway: Gatew
 
 
 def test_keys_of_a_ledger_that_is_not_there_are_not_listed(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "gateway.serve", "keys", "list", "--home", str(tmp_path / "typo")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = ended(main, "keys", "list", "--home", tmp_path / "typo")
     assert (done.returncode, done.stdout) == (2, "")
     assert "there is no ledger at" in done.stderr
     assert not (tmp_path / "typo").exists()
@@ -153,8 +152,7 @@ def test_keys_of_a_ledger_that_is_not_there_are_not_listed(tmp_path: Path) -> No
     ],
 )
 def test_wrong_flags_end_with_2_and_a_line(tmp_path: Path, flags: list[str], said: str) -> None:
-    command = [sys.executable, "-m", "gateway.serve", "serve", "--home", str(tmp_path / "home"), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = ended(main, "serve", "--home", tmp_path / "home", *flags)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert said in line
