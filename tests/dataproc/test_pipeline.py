@@ -229,13 +229,13 @@ def test_two_builds_into_one_store_at_a_time_give_one_result(
 def test_a_build_that_is_killed_again_and_again_ends_in_the_same_mixture(
     built: Any, tmp_path: Path, zygote: Any, command: Callable[..., list[object]]
 ) -> None:
-    for attempt in range(30):
-        outcome = zygote.run(*command(tmp_path / "store"), kill_at=20 + 14 * attempt)
+    for attempt in range(20):
+        outcome = zygote.run(*command(tmp_path / "store"), kill_at=20 + 28 * attempt)
         if outcome.code == 0:
             break
         assert outcome.code == -9
         whole_or_absent(tmp_path / "store")
-    assert attempt >= 8
+    assert attempt >= 4
     assert open_artifact(outcome.stdout.strip()).manifest.id == built.id
     assert published(tmp_path / "store").keys() == published(built.store.root).keys()
 
@@ -261,7 +261,7 @@ def test_a_build_that_is_killed_at_any_moment_ends_in_the_same_mixture(
 ) -> None:
     calls = zygote.run(*command(tmp_path / "whole")).calls
     assert calls > 100
-    killed_at(random.Random(calls).sample(range(1, calls), 8), tmp_path, zygote, command, built.id)
+    killed_at(random.Random(calls).sample(range(1, calls), 4), tmp_path, zygote, command, built.id)
 
 
 @pytest.mark.slow
@@ -296,7 +296,7 @@ def test_a_full_disk_is_said_and_the_build_goes_on_when_there_is_room(
     built: Any, zygote: Any, command: Callable[..., list[object]], tiny_disk: Callable[[int], Path]
 ) -> None:
     failed = []
-    for kilobytes in (4, 24, 48, 72, 96, 128, 160, 200, 260, 340, 450, 600, 2000):
+    for kilobytes in (4, 48, 96, 160, 260, 600, 2000):
         disk = tiny_disk(kilobytes)
         outcome = zygote.run(*command(disk / "store"))
         if outcome.code == 0:

@@ -78,20 +78,20 @@ def by_ftfy(texts: list[str]) -> list[str]:
 @example("<\n&amp;")
 @example("&amp;\n<&amp;\n&amp;")
 @example("é»ａ “É”")
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_a_text_is_repaired_as_by_ftfy(text: str) -> None:
     assert fix_text(text) == ftfy.fix_text(text, normalization="NFC")
 
 
 @given(st.lists(MIXED, max_size=4), st.integers(0, 3), st.integers(0, 3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_rows_are_repaired_each_for_itself_wherever_they_lie(texts: list[str], before: int, after: int) -> None:
     rows = pa.array(["“é&amp;"] * before + texts + ["Ã©\r"] * after, pa.large_string())
     assert repair(rows.slice(before, len(texts))).to_pylist() == by_ftfy(texts)
 
 
 @given(MIXED, st.integers(1, 6))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_long_lines_are_cut_as_by_ftfy(text: str, longest: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FIX", module.FIX._replace(max_decode_length=longest))

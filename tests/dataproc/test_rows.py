@@ -158,7 +158,7 @@ LINES = st.lists(LINE, min_size=1, max_size=8).map(b"\n".join)
 @example("\n".join(ODD_LINES).encode(), SOURCES[0], 4_000_000)
 @example("\n".join(ODD_LINES).encode(), SOURCES[1], 1)
 @example(b'{"text":"\xc3"}\n{"text":"\xa9"}\n{"text":"ok"}', SOURCES[0], 4_000_000)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_lines_in_bulk_are_lines_one_by_one(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, source: Source, size: int
 ) -> None:
@@ -260,7 +260,7 @@ def outcome(write: Callable[[Any], bytes], value: Any) -> bytes | str:
 @example({"".join(map(chr, range(0x80))): "".join(map(chr, range(0x80)))})
 @example({"big": 2**63, "bigger": 2**64, "small": -(2**63), "smaller": -(2**64)})
 @example({"a": [[[{"b": (1, 2)}]]]})
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_metadata_is_canonical_json(value: dict[str, Any]) -> None:
     assert outcome(meta_json, value) == outcome(canonical_json, value)
 
@@ -273,6 +273,6 @@ def edges() -> Iterator[float]:
 
 
 @given(st.one_of(st.floats(1e-6, 1e18), st.sampled_from([*edges(), 0.0, -0.0])))
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_floats_are_written_as_by_python(value: float) -> None:
     assert meta_json({"a": value}) == canonical_json({"a": value})

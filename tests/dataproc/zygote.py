@@ -20,13 +20,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 import dataproc.pipeline
 import dataproc.report  # noqa: F401 - what the command imports when it runs
+from dataproc.characters import characters
 from dataproc.cli import main
+from dataproc.dedup import minhash
 from dataproc.dedup.components import labels
 
 OPERATIONS = ("rename", "replace", "unlink", "rmdir")
+
+
+def warm() -> None:
+    """What every command would do first. None of it starts a thread, which a fork would lose."""
+    labels(np.arange(2))  # numba takes a second for its first kernel
+    minhash.warm()
+    characters()
+    pa.array([0])  # pyarrow looks for pandas
 
 
 def count_calls(calls: Path, kill_at: int) -> None:
@@ -89,7 +100,7 @@ def outcome(pid: int, directory: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    labels(np.arange(2))  # numba takes a second for its first kernel, and starts no thread, which a fork would lose
+    warm()
     for line in sys.stdin:
         request = json.loads(line)
         started = [start(argv, request["kill_at"]) for argv in request["commands"]]

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -24,6 +24,9 @@ BLOCK = 64
 SIZE = {"layers": 2, "width": 16, "heads": 2, "filter": 40, "vocab_size": VOCAB}
 ALIBI = {"position": "alibi", "feedforward": "swiglu", "norm": "layernorm", "bias": True, "tied": True}
 MUP = {"base_width": 32, "base_filter": 64, "embedding": 10.0, "logits": 1.5, "init_std": 0.05}
+
+if TYPE_CHECKING:
+    from trainer.run import Run
 
 MakeMixture = Callable[..., Opened]
 MakeRecipe = Callable[..., Path]
@@ -131,18 +134,45 @@ def recipe_fields(**changes: Any) -> dict[str, Any]:
     return fields | changes
 
 
+def write_recipe(root: Path, **changes: Any) -> Path:
+    """Writes recipes/small/train.yaml and recipes/sizes.yaml; returns the recipe's path."""
+    file = root / "recipes" / "small" / "train.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(recipe_fields(**changes), sort_keys=False))
+    (file.parent.parent / "sizes.yaml").write_text(yaml.safe_dump({"shared": {"tiny": SIZE}}))
+    return file
+
+
 @pytest.fixture
 def make_recipe(tmp_path: Path) -> MakeRecipe:
-    """Writes recipes/small/train.yaml and recipes/sizes.yaml; returns the recipe's path."""
+    """write_recipe in this test's directory."""
 
     def make(**changes: Any) -> Path:
-        file = tmp_path / "recipes" / "small" / "train.yaml"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(yaml.safe_dump(recipe_fields(**changes), sort_keys=False))
-        (file.parent.parent / "sizes.yaml").write_text(yaml.safe_dump({"shared": {"tiny": SIZE}}))
-        return file
+        return write_recipe(tmp_path, **changes)
 
     return make
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    """Asks a run to stop when it has taken so many steps."""
+    calls = iter(range(1, 1000))
+    return lambda: next(calls) >= steps
+
+
+def never() -> bool:
+    """Lets a run go to its end."""
+    return False
+
+
+def entered(store: LocalStore, recipe: Path, mixture: Opened) -> tuple[LocalStore, Run]:
+    """A run of one worker that is planned and may be trained."""
+    from trainer.fit import FitOptions, plan_run
+    from trainer.launch import Workers
+    from trainer.run import enter
+    from trainer.sizes import resolve
+
+    options = FitOptions(recipe=resolve(recipe, None), mixture=mixture.uri, out=store.uri, workers=Workers(None, 1))
+    return store, enter(store, plan_run(options, store))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.trainer.conftest import entered, never, stop_after
 
 from manifest.artifact import Opened, verify
 from manifest.checkpoint import Checkpoint
@@ -20,10 +21,7 @@ from manifest.errors import CorruptArtifact, UnknownVersion
 from manifest.store import LocalStore
 from trainer import loop
 from trainer.checkpoint import load_model
-from trainer.fit import FitOptions, plan_run
-from trainer.launch import Workers
-from trainer.run import Run, enter, newest
-from trainer.sizes import resolve
+from trainer.run import Run, newest
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -40,19 +38,9 @@ def prepare(tmp_path: Path, make_mixture: Callable[..., Opened], make_recipe: Ca
 
     def make(name: str) -> tuple[LocalStore, Run]:
         store = LocalStore(tmp_path / name)
-        options = FitOptions(recipe=resolve(recipe, None), mixture=mixture.uri, out=store.uri, workers=Workers(None, 1))
-        return store, enter(store, plan_run(options, store))
+        return entered(store, recipe, mixture)
 
     return make
-
-
-def never() -> bool:
-    return False
-
-
-def stop_after(steps: int) -> Callable[[], bool]:
-    calls = iter(range(1, 1000))
-    return lambda: next(calls) >= steps
 
 
 def record_at(store: LocalStore, run: Run, step: int) -> Checkpoint:

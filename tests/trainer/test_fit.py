@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.trainer.conftest import publish_mixture, write_recipe
 
 from manifest.artifact import Opened
 from manifest.checkpoint import Checkpoint
@@ -79,11 +80,12 @@ def wait_for(what: Callable[[], Any], timeout_s: float = 90) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture
-def through(tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe, process_group: None) -> Through:
+@pytest.fixture(scope="module")
+def through(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> Through:
     """A run that nothing disturbed, trained in this process."""
-    mixture, recipe = make_mixture(DRAWS), make_recipe(save=SAVE)
-    store = LocalStore(tmp_path / "through")
+    root = tmp_path_factory.mktemp("through")
+    mixture, recipe = publish_mixture(root / "store", DRAWS), write_recipe(root, save=SAVE)
+    store = LocalStore(root / "through")
     run = plan_run(FitOptions(resolve(recipe, None), mixture.uri, store.uri, Workers(None, 1)), store)
     enter(store, run)
     train(store, run, lambda: False)

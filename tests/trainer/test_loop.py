@@ -9,19 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from tests.trainer.conftest import entered, never, stop_after
 
 from manifest.artifact import Opened, open_artifact, verify
 from manifest.checkpoint import Checkpoint
 from manifest.errors import CorruptArtifact, InputError, WrongArtifact
 from manifest.store import LocalStore
 from trainer.checkpoint import load_model
-from trainer.fit import FitOptions, plan_run
-from trainer.launch import Workers
 from trainer.loop import DivergedError, train
 from trainer.loss import window_losses
 from trainer.model.decoder import build
-from trainer.run import METRICS, Run, enter, newest, read_run
-from trainer.sizes import resolve
+from trainer.run import METRICS, Run, newest, read_run
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -46,22 +44,12 @@ def prepare(
     def make(store_name: str = "out", **changes: Any) -> tuple[LocalStore, Run]:
         recipe = make_recipe(**({"phases": PHASES, "save": {"every_tokens": 256, "keep_full": 2}} | changes))
         store = LocalStore(tmp_path / store_name)
-        options = FitOptions(recipe=resolve(recipe, None), mixture=mixture.uri, out=store.uri, workers=Workers(None, 1))
-        return store, enter(store, plan_run(options, store))
+        return entered(store, recipe, mixture)
 
     return make
 
 
 Prepare = Callable[..., tuple[LocalStore, Run]]
-
-
-def stop_after(steps: int) -> Callable[[], bool]:
-    calls = iter(range(1, 1000))
-    return lambda: next(calls) >= steps
-
-
-def never() -> bool:
-    return False
 
 
 def final(store: LocalStore, run: Run) -> Checkpoint:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.trainer.conftest import MakeMixture, MakeRecipe
+from tests.trainer.conftest import MakeMixture, MakeRecipe, entered, never, stop_after
 from tests.trainer.test_engine import OPTIMIZER, RATES, ROWS, SEQ_LEN, batches
 from tests.trainer.test_engine import SHAPE as SMALL
 from torch import Tensor
@@ -18,9 +18,7 @@ from manifest.store import LocalStore
 from trainer import loop
 from trainer.checkpoint import load_model
 from trainer.engine import MOMENTS, Engine
-from trainer.fit import FitOptions, plan_run
 from trainer.frozen import FrozenChangedError
-from trainer.launch import Workers
 from trainer.loss import window_losses
 from trainer.model.adapters import adapt
 from trainer.model.decoder import Decoder, build
@@ -28,8 +26,7 @@ from trainer.model.shape import Shape
 from trainer.optimizer import adamw, parameter_groups
 from trainer.recipe import EngineRecipe
 from trainer.recipe_lora import Lora
-from trainer.run import Run, enter
-from trainer.sizes import resolve
+from trainer.run import Run
 from trainer.trainable import Trainable, trained
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -158,19 +155,9 @@ def prepare(tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe) 
         phases = {name: PHASE | {"trainable": what} for name, what in CHOICES.items()}
         recipe = make_recipe(phases=phases, engine={"zero": zero, "micro_batch_tokens": 64}, save={"every_tokens": 128})
         store = LocalStore(tmp_path / store_name)
-        options = FitOptions(recipe=resolve(recipe, None), mixture=mixture.uri, out=store.uri, workers=Workers(None, 1))
-        return store, enter(store, plan_run(options, store))
+        return entered(store, recipe, mixture)
 
     return make
-
-
-def never() -> bool:
-    return False
-
-
-def stop_after(steps: int) -> Any:
-    calls = iter(range(1, 1000))
-    return lambda: next(calls) >= steps
 
 
 def record_at(store: LocalStore, run: Run, step: int) -> Checkpoint:
@@ -210,14 +197,16 @@ def test_a_checkpoint_has_the_digest_of_each_frozen_parameter_and_moments_of_the
     assert set(record.state["frozen"]) == set(model_at(store, run, 6)) - trained_ones
 
 
-@pytest.mark.parametrize("stopped_after", [1, 2, 5, 7, 8])
-def test_a_run_that_is_stopped_in_a_phase_or_between_two_goes_on_to_the_bit(prepare: Any, stopped_after: int) -> None:
-    through, stopped = prepare("through"), prepare("stopped")
+def test_a_run_that_is_stopped_in_a_phase_or_between_two_goes_on_to_the_bit(prepare: Any) -> None:
+    through = prepare("through")
     loop.train(*through, never)
-    loop.train(*stopped, stop_after(stopped_after))
-    loop.train(*stopped, never)
-    one, other = record_at(*through, 10), record_at(*stopped, 10)
-    assert (one.weights, one.moments, one.state) == (other.weights, other.moments, other.state)
+    one = record_at(*through, 10)
+    for stopped_after in (1, 2, 5, 7, 8):
+        stopped = prepare(f"stopped-after-{stopped_after}")
+        loop.train(*stopped, stop_after(stopped_after))
+        loop.train(*stopped, never)
+        other = record_at(*stopped, 10)
+        assert (one.weights, one.moments, one.state) == (other.weights, other.moments, other.state), stopped_after
 
 
 def test_a_frozen_parameter_that_changes_stops_the_run_before_it_is_saved(

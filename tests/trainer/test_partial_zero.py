@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.trainer.conftest import MakeMixture, MakeRecipe
+from tests.trainer.conftest import MakeMixture, MakeRecipe, never, stop_after
 
 from manifest.checkpoint import Checkpoint
 from manifest.store import LocalStore
@@ -34,15 +34,6 @@ DRAWS = {name: {"a": 4} for name in CHOICES}
 STOPS = (4, 7)
 """Between two phases, and within LoRA's."""
 STAGES = (1, 3)
-
-
-def stop_after(steps: int) -> Any:
-    calls = iter(range(1, 1000))
-    return lambda: next(calls) >= steps
-
-
-def never() -> bool:
-    return False
 
 
 def work(rank: int, port: int, root: Path, names: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.trainer.conftest import entered, never, stop_after
 
 from manifest.artifact import Opened, open_artifact
 from manifest.checkpoint import Checkpoint
@@ -20,14 +21,11 @@ from trainer.audit import audit
 from trainer.data.loader import order_streams
 from trainer.engine import MOMENTS, Engine
 from trainer.events import events
-from trainer.fit import FitOptions, plan_run
-from trainer.launch import Workers
 from trainer.loop import train
 from trainer.model.decoder import build
 from trainer.progress import spiked
 from trainer.recipe import EngineRecipe, TrainRecipe
-from trainer.run import METRICS, Run, enter, newest, read_run
-from trainer.sizes import resolve
+from trainer.run import METRICS, Run, newest, read_run
 from trainer.spike_met import resumed
 from trainer.spikes import Spike, SpikesRecipe, SpikeWatch, merged, rewinds_in_a_row, spike_limit
 from trainer.summary import passed_over, summary
@@ -52,19 +50,9 @@ def prepare(tmp_path: Path, make_mixture: Callable[..., Opened], make_recipe: Ca
         phases = {"main": {"seq_len": 16, "tokens_per_step": 64, "schedule": SCHEDULE}}
         recipe = make_recipe(phases=phases, spikes=SPIKES | spikes, save={"every_tokens": 256, "keep_full": 3})
         store = LocalStore(tmp_path / name)
-        options = FitOptions(recipe=resolve(recipe, None), mixture=mixture.uri, out=store.uri, workers=Workers(None, 1))
-        return store, enter(store, plan_run(options, store))
+        return entered(store, recipe, mixture)
 
     return make
-
-
-def stop_after(steps: int) -> Callable[[], bool]:
-    calls = iter(range(1, 1000))
-    return lambda: next(calls) >= steps
-
-
-def never() -> bool:
-    return False
 
 
 def rows(store: LocalStore, run: Run) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from tests.trainer.adapt.conftest import LLAMA, OLD, Mixtures, Prepare, save_llama
+from tests.trainer.conftest import never, stop_after
 from tokenizers import Tokenizer
 
 from manifest.artifact import Opened
@@ -35,15 +36,6 @@ from trainer.trainable import ALL
 pytestmark = pytest.mark.usefixtures("process_group")
 
 TOKENS = torch.tensor([[5, 80, 17, 299, 3, 250, 33]])
-
-
-def never() -> bool:
-    return False
-
-
-def stop_after(steps: int) -> Callable[[], bool]:
-    calls = iter(range(1, 1000))
-    return lambda: next(calls) >= steps
 
 
 def trained(store: LocalStore, run: Run, stop: Callable[[], bool] = never) -> Checkpoint:

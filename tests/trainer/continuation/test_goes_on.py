@@ -26,18 +26,18 @@ from trainer.fit import fit
 from trainer.run import METRICS, read_run
 
 
-@pytest.mark.parametrize("steps", [1, 3, 5], ids=["in the phase", "to its end", "beyond"])
-def test_a_run_killed_after_the_change_ends_as_if_it_had_not_been(arm: Arm, new: Opened, steps: int) -> None:
+def test_a_run_killed_after_the_change_ends_as_if_it_had_not_been(arm: Arm, new: Opened) -> None:
     arm.train(3)
-    through, killed = arm.copy("through"), arm.copy("killed")
-    for each in (through, killed):
-        each.continue_with(new)
+    arm.continue_with(new)
+    through = arm.copy("through")
     through.train()
-    killed.train(steps)
-    with (killed.directory / METRICS).open("a") as rows:  # of steps after its checkpoint, as a kill leaves them
-        rows.write(json.dumps({"step": 3 + steps, "loss": 0.0}) + '\n{"step"')
-    killed.train()
-    assert_equal(through, killed)
+    for steps in (1, 3, 5):  # within the phase, to its end, beyond
+        killed = arm.copy(f"killed-after-{steps}")
+        killed.train(steps)
+        with (killed.directory / METRICS).open("a") as rows:  # of steps after its checkpoint, as a kill leaves them
+            rows.write(json.dumps({"step": 3 + steps, "loss": 0.0}) + '\n{"step"')
+        killed.train()
+        assert_equal(through, killed)
 
 
 def test_schedules_and_the_reset_of_the_optimiser_stay_where_they_were(arm: Arm, new: Opened) -> None:
