@@ -15,7 +15,7 @@ import pytest
 from manifest.artifact import Opened
 from manifest.errors import InputError
 from manifest.store import LocalStore
-from trainer import launch as launching
+from trainer import launch_ray as launching
 from trainer.fit import FitOptions, plan_run
 from trainer.launch import Workers, launch
 from trainer.run import Run, enter
@@ -50,20 +50,20 @@ TRAIN = """
 import os, signal, sys, time
 from pathlib import Path
 from manifest.errors import run_command
-from trainer import launch
+from trainer import launch, launch_ray
 from trainer.run import local_store, read_run
 
-class Quick(launch._Actor):
+class Quick(launch_ray._Actor):
     def train(self, store, run, place):
         time.sleep(0.5)
         (Path(store) / f"{place.rank} of {place.world}").touch()
 
-class Dying(launch._Actor):
+class Dying(launch_ray._Actor):
     def train(self, store, run, place):
         os.kill(os.getpid(), signal.SIGKILL)
 
 kind, count, root, name = sys.argv[1:]
-launch._Actor = {"quick": Quick, "dying": Dying}[kind]
+launch_ray._Actor = {"quick": Quick, "dying": Dying}[kind]
 asked = []
 signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
 workers, run = launch.Workers("ray", int(count)), read_run(Path(root) / "runs" / name)

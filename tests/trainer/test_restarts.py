@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import errno
+from types import SimpleNamespace
+
 import pytest
 
 from manifest.errors import InputError
 from trainer.events import add, events
+from trainer.launch import _pause
+from trainer.launch_ray import _named
 from trainer.restarts import WorkerError, restarting
 
 
@@ -12,6 +17,8 @@ class Runs:
 
     def __init__(self, *ends: tuple[int, Exception | None]) -> None:
         self.ends, self.step, self.told = list(ends), 0, []  # type: ignore[var-annotated]
+        self.pauses: list[float] = []
+        self.stopped = False
 
     def attempt(self) -> None:
         self.step, error = self.ends.pop(0)
@@ -22,7 +29,18 @@ class Runs:
         def restarted(error: WorkerError, step: int, failures: int) -> None:
             self.told.append((step, failures))
 
-        restarting(self.attempt, lambda: self.step, most=most, stopped=lambda: stopped, restarted=restarted)
+        self.stopped = stopped
+        restarting(
+            self.attempt,
+            lambda: self.step,
+            most=most,
+            stopped=lambda: self.stopped,
+            restarted=restarted,
+            pause=self.pause,
+        )
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
 
 
 def test_restarts_are_counted_from_the_newest_checkpoint_on() -> None:
@@ -44,6 +62,43 @@ def test_what_would_only_fail_again_is_raised_at_once_and_so_is_a_loss_after_a_s
         Runs((10, InputError("no such mixture")), (20, None)).go(3)
     with pytest.raises(WorkerError):
         Runs((10, WorkerError("lost")), (20, None)).go(3, stopped=True)
+
+
+def test_restarts_without_progress_wait_longer_each_time_up_to_a_minute() -> None:
+    lost = WorkerError("lost")
+    runs = Runs(*[(10, lost)] * 6, (20, lost), (30, None))
+    runs.go(6)
+    assert runs.pauses == [0, 20, 40, 60, 60, 60, 0]
+
+
+def test_a_run_that_is_asked_to_stop_while_it_waits_is_not_started_again() -> None:
+    class Stopped(Runs):
+        def pause(self, seconds: float) -> None:
+            self.stopped = seconds > 0
+
+    runs = Stopped(*[(10, WorkerError("lost"))] * 2, (20, None))
+    with pytest.raises(WorkerError):
+        runs.go(3)
+    assert len(runs.ends) == 1
+
+
+def test_a_pause_ends_when_the_run_is_asked_to_stop() -> None:
+    answers = iter([False, True])
+    _pause(lambda: None, lambda: next(answers), 3600.0)
+    assert next(answers, None) is None
+
+
+@pytest.mark.parametrize(
+    ("cause", "expected"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), InputError),
+        (OSError(errno.EIO, "Input/output error"), WorkerError),
+        (RuntimeError("CUDA error"), WorkerError),
+        (InputError("no such mixture"), InputError),
+    ],
+)
+def test_what_ends_a_worker_on_ray_is_for_the_user_where_it_is_locally(cause: Exception, expected: type) -> None:
+    assert type(_named(SimpleNamespace(cause=cause))) is expected
 
 
 def test_events_are_read_as_they_were_written_but_for_a_line_that_was_cut_off(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -225,9 +225,9 @@ def _room(gpus: int | None, memory_gb: float | None) -> tuple[int, int | None]:
 def _fit(arguments: argparse.Namespace) -> None:
     from trainer.dry_run import dry_run
     from trainer.fit import FitOptions, fit
-    from trainer.launch import parse_workers
     from trainer.run import local_store
     from trainer.sizes import resolve
+    from trainer.workers import parse_workers
 
     options = FitOptions(
         recipe=resolve(arguments.recipe, arguments.size, base=arguments.base, store=local_store(arguments.out)),

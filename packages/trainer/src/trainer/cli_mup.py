@@ -88,8 +88,8 @@ def _sweep_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser])
 
 def _sweep(arguments: argparse.Namespace) -> None:
     from trainer import search, sweep
-    from trainer.launch import parse_workers
     from trainer.pictures import search_png, sweep_png
+    from trainer.workers import parse_workers
 
     proxies, widths = _proxies(arguments), _widths(arguments.widths)
     workers, out = parse_workers(arguments.workers), arguments.out

@@ -18,11 +18,12 @@ from typing import Any
 
 from manifest.errors import CorruptArtifact, InputError, WinnowError
 from manifest.store import write_atomic
-from trainer.launch import Workers, cluster
+from trainer.launch_ray import cluster
 from trainer.place import process_environment
 from trainer.progress import say, track
 from trainer.restarts import WorkerError
 from trainer.trial import Trial, TrialResult, answer
+from trainer.workers import Workers
 
 POLL_S = 0.5
 

@@ -19,10 +19,10 @@ from manifest.errors import RecipeError, WinnowError
 from manifest.identity import hash64
 from manifest.record import Model
 from trainer.fanout import fan_out
-from trainer.launch import Workers
 from trainer.proxy import Proxies, mup_architecture, peak_of
 from trainer.sweep import mean_final
 from trainer.trial import Trial
+from trainer.workers import Workers
 
 RANGES = {"rate": 4.0, "init_std": 2.0, "embedding": 4.0, "logits": 4.0}
 """How many times smaller or larger than the recipe's a draw may be."""

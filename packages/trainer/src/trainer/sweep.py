@@ -17,9 +17,9 @@ from statistics import fmean
 from manifest.errors import RecipeError
 from manifest.record import Model
 from trainer.fanout import fan_out
-from trainer.launch import Workers
 from trainer.proxy import Proxies, peak_of
 from trainer.trial import Trial, TrialResult
+from trainer.workers import Workers
 
 DRIFT = 1.0
 """Octaves: the best rates of all widths lie within a factor of two."""
