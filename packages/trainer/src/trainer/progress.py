@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from zlib import crc32
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
@@ -58,23 +59,58 @@ def track(
 
 
 class Follower:
-    """Reads the rows that a metrics file has got since the last look. A half-written last line waits for the next."""
+    """Reads the rows that a file of JSON lines has got since the last look, each once.
+
+    A half-written last line waits for the next look. Of another file under the name, as run.rewind makes it, the lines
+    that it begins with and that were read before are not given again.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self._inode = self._offset = 0
+        self._read: list[int] = []  # a checksum of each line
 
     def rows(self) -> list[dict[str, Any]]:
         if not self.file.is_file():
             return []
+        known: list[int] = []
         with self.file.open("rb") as file:
             inode = os.fstat(file.fileno()).st_ino
-            if inode != self._inode:  # another file under the name: the worker dropped rows of a killed run
+            if inode != self._inode:
                 self._inode, self._offset = inode, 0
+                known, self._read = self._read, []
             file.seek(self._offset)
             whole, end, _ = file.read().rpartition(b"\n")
         self._offset += len(whole) + len(end)
-        return [json.loads(line) for line in whole.splitlines()]
+        lines = whole.splitlines()
+        sums = [crc32(line) for line in lines]
+        self._read += sums
+        new = next((at for at, pair in enumerate(zip(sums, known, strict=False)) if pair[0] != pair[1]), None)
+        return [json.loads(line) for line in lines[min(len(sums), len(known)) if new is None else new :]]
+
+
+class Rate:
+    """Tokens per second of a run, from its first row on: start-up is not training.
+
+    Of the tokens of each row's own step, so that a run that goes back, or passes steps over, does not count backwards
+    or what it has not read.
+    """
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+        self._tokens = 0.0
+
+    def add(self, rows: list[dict[str, Any]], now: float) -> None:
+        """Rows that have come by `now` (seconds)."""
+        if self._started is None:
+            self._started = now
+            return
+        self._tokens += sum(row["tokens_per_s"] * row["seconds"] for row in rows)
+
+    def per_second(self, row: dict[str, Any], now: float) -> float:
+        """The rate; that of the newest row in the first second."""
+        elapsed = now - self._started if self._started is not None else 0.0
+        return float(self._tokens / elapsed if elapsed > 1 and self._tokens else row["tokens_per_s"])
 
 
 def spiked(event: dict[str, Any]) -> str:
@@ -113,8 +149,8 @@ class Watch:
             transient=True,
         )
         self._task: TaskID | None = None
-        self._started = self._said = time.monotonic()
-        self._first_tokens: int | None = None
+        self._said = time.monotonic()
+        self._rate = Rate()
 
     def __enter__(self) -> Self:
         if console.is_terminal:
@@ -139,8 +175,7 @@ class Watch:
         now = time.monotonic()
         if not rows:
             return
-        if self._first_tokens is None:  # the rate counts from the first step on: start-up is not training
-            self._started, self._first_tokens = now, rows[-1]["tokens"]
+        self._rate.add(rows, now)
         row = rows[-1]
         done = row["step"] + 1
         report(Progress(stage="train", done=done, total=self._total, unit="steps", left_s=self._left_s(row, now)))
@@ -150,18 +185,12 @@ class Watch:
             self._said = now
             console.print(f"  step {done}/{self._total}  {self._state(row, now)}", markup=False)
 
-    def _rate(self, row: dict[str, Any], now: float) -> float:
-        """Tokens per second since the first step."""
-        assert self._first_tokens is not None
-        elapsed = now - self._started
-        return float((row["tokens"] - self._first_tokens) / elapsed if elapsed > 1 else row["tokens_per_s"])
-
     def _left_s(self, row: dict[str, Any], now: float) -> float | None:
-        rate = self._rate(row, now)
+        rate = self._rate.per_second(row, now)
         return (self._tokens - row["tokens"]) / rate if rate else None
 
     def _state(self, row: dict[str, Any], now: float) -> str:
         left_s = self._left_s(row, now)
         left = f", {span(left_s)} left" if left_s is not None else ""
         loss = "nothing to learn" if row["loss"] is None else f"loss {row['loss']:.3f}"
-        return f"{loss}, {self._rate(row, now):,.0f} tokens/s{left}"
+        return f"{loss}, {self._rate.per_second(row, now):,.0f} tokens/s{left}"

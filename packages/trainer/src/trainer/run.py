@@ -292,8 +292,10 @@ def rewind(file: Path, step: int) -> None:
     """Drops the rows of a metrics file from step `step` on, and a row that a killed run left half written."""
     if not file.is_file():
         return
-    kept = [line for line in file.read_bytes().splitlines(keepends=True) if _step_of(line) < step]
-    write_atomic(file, b"".join(kept))
+    lines = file.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if _step_of(line) < step]
+    if len(kept) < len(lines):
+        write_atomic(file, b"".join(kept))
 
 
 def _step_of(line: bytes) -> float:
