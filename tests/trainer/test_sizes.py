@@ -43,6 +43,19 @@ def test_a_size_may_set_the_pace_and_says_so(recipe: Path) -> None:
     assert len(resolved.notes) == 2
 
 
+def test_a_size_shortens_the_warm_up_of_the_weight_decay_too(make_recipe: MakeRecipe) -> None:
+    decay = {"shape": "linear", "warmup_steps": 7, "peak": 0.1, "end": 0}
+    schedule = {"shape": "constant", "peak": 0.01}
+    phase = {"seq_len": 16, "tokens_per_step": 32, "schedule": schedule, "weight_decay": decay}
+    file = make_recipe(phases={"main": phase, "rest": phase | {"weight_decay": 0.2}})
+    (file.parent.parent / "sizes.yaml").write_text(SIZES)
+    resolved = resolve(file, "slow")
+    shortened = resolved.recipe.phases["main"].weight_decay
+    assert shortened is not None
+    assert shortened.warmup_steps == 1
+    assert resolved.notes == ("main: 1 steps of the weight decay's warm-up (the recipe has 7)",)
+
+
 def test_an_unknown_size_names_those_there_are(recipe: Path) -> None:
     with pytest.raises(RecipeError, match="no size 'huge' for recipe 'small'; it has odd, slow, tiny"):
         resolve(recipe, "huge")

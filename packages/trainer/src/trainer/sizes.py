@@ -200,8 +200,12 @@ def _paced(name: str, phase: PhaseRecipe, size: Size, notes: list[str]) -> Phase
     if size.tokens_per_step is not None and size.tokens_per_step != phase.tokens_per_step:
         notes.append(f"{name}: {size.tokens_per_step:,} tokens per step (the recipe has {phase.tokens_per_step:,})")
         fields |= {"tokens_per_step": size.tokens_per_step, "reference_steps": None}
-    warmup = phase.schedule.warmup_steps
-    if size.warmup_steps is not None and warmup is not None and size.warmup_steps < warmup:
-        notes.append(f"{name}: {size.warmup_steps} steps of warm-up (the recipe has {warmup})")
-        fields["schedule"] |= {"warmup_steps": size.warmup_steps}
+    for key, what, schedule in (
+        ("schedule", "warm-up", phase.schedule),
+        ("weight_decay", "the weight decay's warm-up", phase.weight_decay),
+    ):
+        warmup = None if schedule is None else schedule.warmup_steps
+        if size.warmup_steps is not None and warmup is not None and size.warmup_steps < warmup:
+            notes.append(f"{name}: {size.warmup_steps} steps of {what} (the recipe has {warmup})")
+            fields[key] |= {"warmup_steps": size.warmup_steps}
     return validate(PhaseRecipe, fields, f"phase {name} at this size")
