@@ -66,6 +66,24 @@ def test_a_phase_has_its_own_parameters_memory_time_and_loss(run: Make) -> None:
     assert (full.loss, low.loss) == (4.9, 3.9)
 
 
+@pytest.mark.parametrize(("measured", "per_parameter"), [("fp32", 20), ("bf16", 16)])
+def test_states_of_auto_are_those_of_the_precision_that_it_was(
+    tmp_path: Path, make_mixture: MakeMixture, make_recipe: MakeRecipe, measured: str, per_parameter: int
+) -> None:
+    engine = {"zero": 1, "precision": "auto", "micro_batch_tokens": 64}
+    recipe = resolve(make_recipe(phases={"p": PHASE}, engine=engine), None)
+    store = LocalStore(tmp_path / "out")
+    options = FitOptions(recipe, make_mixture({"p": {"a": 4}}).uri, store.uri, Workers(None, 1))
+    made = enter(store, plan_run(options, store))
+    row = {"step": 0, "phase": "p", "loss": 1.0, "seconds": 1.0, "tokens_per_s": 1.0}
+    (store.root / made.path / METRICS).write_text(json.dumps(row) + "\n")
+    manifest = store.root / made.checkpoint_path(0) / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(json.dumps({"producer": {"measured": {"workers": 1, "precision": measured}}}))
+    (cost,) = costs([store.root / made.path])
+    assert cost.state_bytes == per_parameter * cost.parameters
+
+
 def test_the_table_holds_phases_of_several_runs_against_the_one_that_trains_everything(run: Make) -> None:
     lines = list(table(costs([run("low", LORA), run("full", "all")])))
     assert len(lines) == 4

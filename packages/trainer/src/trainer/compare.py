@@ -25,8 +25,9 @@ LAST = 10
 
 class PhaseCost(Model):
     """A phase of a run. parameters: with what stands beside frozen ones. state_bytes: of weights, gradients and AdamW's
-    moments, by arithmetic, of each worker; peak_bytes: measured, of worker 0, activations and all else included; None
-    in runs of before it was. tokens_per_s: the median of the steps but the first. loss: nats per target.
+    moments, by arithmetic, of each worker; peak_bytes: measured, of worker 0, activations and all else included, since
+    the engine was made that the phase shares with those before it that train the same; None in runs of before it was.
+    tokens_per_s: the median of the steps but the first. loss: nats per target.
     """
 
     run: str
@@ -60,14 +61,18 @@ def _costs(directory: Path) -> Iterator[PhaseCost]:
     rows = [json.loads(line) for line in lines]
     if not rows:
         raise InputError(f"{directory} has done no step; train it first: there is nothing to compare yet")
-    workers = _workers(directory)
+    measured = _measured(directory)
     for phase, recipe in run.recipe.phases.items():
         own = [row for row in rows if row["phase"] == phase]
         if own:
-            yield _cost(run, phase, recipe.trainable, own, workers)
+            yield _cost(run, phase, recipe.trainable, own, measured)
 
 
-def _cost(run: Run, phase: str, trainable: Trainable, rows: Sequence[dict[str, Any]], workers: int) -> PhaseCost:
+def _cost(
+    run: Run, phase: str, trainable: Trainable, rows: Sequence[dict[str, Any]], measured: dict[str, Any]
+) -> PhaseCost:
+    workers = int(measured.get("workers", 1))
+    precision = str(measured.get("precision", run.recipe.engine.precision))
     held = count(trained(trainable, run.shape))
     beside = held if trainable.first_row is not None or trainable.lora is not None else 0
     whole = run.shape.parameters + beside
@@ -80,7 +85,7 @@ def _cost(run: Run, phase: str, trainable: Trainable, rows: Sequence[dict[str, A
         trained=held,
         parameters=whole,
         workers=workers,
-        state_bytes=_state_bytes(run, held, whole - held, workers),
+        state_bytes=_state_bytes(run, held, whole - held, workers, precision),
         peak_bytes=max(peaks, default=None),
         steps=len(rows),
         tokens_per_s=statistics.median(row["tokens_per_s"] for row in rows[1:] or rows),
@@ -89,19 +94,19 @@ def _cost(run: Run, phase: str, trainable: Trainable, rows: Sequence[dict[str, A
     )
 
 
-def _state_bytes(run: Run, held: int, frozen: int, workers: int) -> int:
+def _state_bytes(run: Run, held: int, frozen: int, workers: int, precision: str) -> int:
     """Of trained parameters everything, of frozen ones the weights, which stage 3 shares out."""
     engine = run.recipe.engine
-    own = state_bytes(held, engine.zero, workers, precision=engine.precision, offload=engine.offload)
-    each = 4 if engine.precision == "fp32" else 2
+    own = state_bytes(held, engine.zero, workers, precision=precision, offload=engine.offload)
+    each = 4 if precision == "fp32" else 2
     return own + each * frozen // (workers if engine.zero == 3 else 1)
 
 
-def _workers(directory: Path) -> int:
-    """Of the newest checkpoint; 1 if there is none."""
+def _measured(directory: Path) -> dict[str, Any]:
+    """What the newest checkpoint says of how it was made: workers, and the precision that `auto` was."""
     for file in sorted(directory.glob("checkpoints/*/manifest.json"), reverse=True):
-        return int(json.loads(file.read_text(encoding="utf-8"))["producer"]["measured"]["workers"])
-    return 1
+        return dict(json.loads(file.read_text(encoding="utf-8"))["producer"]["measured"])
+    return {}
 
 
 def table(found: Sequence[PhaseCost]) -> Iterator[str]:

@@ -37,8 +37,9 @@ from trainer.data.fim import COUNTS
 from trainer.data.loader import StepBatch, prefetched
 from trainer.data.mixtures import MixtureSources, mixture_sources, mixtures_from
 from trainer.engine import Engine
+from trainer.flops import flops_per_token
 from trainer.frozen import frozen_digests, require_frozen
-from trainer.memory import peak_bytes
+from trainer.memory import peak_bytes, reset_peak
 from trainer.model.adapters import adapt, description
 from trainer.model.decoder import build
 from trainer.packs import open_packs, references
@@ -123,6 +124,7 @@ def _prepare(store: LocalStore, run: Run, leg: Leg, found: Opened | None) -> Tra
             f"run {run.name}: engine.attention is flex, which has no backward pass on a CPU, and this worker has no "
             "GPU; use sdpa"
         )
+    reset_peak()
     decoder = build(run.shape, seed=run.seed, recompute=settings.activation_checkpointing, attention=settings.attention)
     adapt(decoder, leg.trainable, run.shape, seed=run.seed)
     engine = Engine(decoder, run.recipe.optimizer, settings)
@@ -229,6 +231,7 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> _Outcome:
     norm = engine.update(held=held)
     tokens, before = tokens_before(run.timeline, batch.step + 1), tokens_before(run.timeline, batch.step)
     seconds, seq_len = time.monotonic() - started, run.timeline.paces[batch.segment].seq_len
+    per_token = flops_per_token(run.shape, training.leg.trainable, seq_len)
     row = metrics.StepMetrics(
         step=batch.step,
         phase=phase,
@@ -246,7 +249,7 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> _Outcome:
         weight_decay=decay if run.recipe.schedules_weight_decay else None,
         weight_norm=math.sqrt(float(everyone[-2])),
         rates=engine.rates(),
-        mfu=round(run.shape.flops_per_token(seq_len) * (tokens - before) / seconds / training.peak_flops, 4),
+        mfu=round(per_token * (tokens - before) / seconds / training.peak_flops, 4),
         skipped=held or None,
     )
     return _Outcome(row, bool(everyone[-1] > 0), spike, losses)

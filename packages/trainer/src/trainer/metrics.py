@@ -9,9 +9,9 @@ runs that have it: what fill-in-the-middle did in the step (see data/fim.py). `p
 `packing: best_fit`: how many of the step's tokens are of no document. `weight_decay`, in runs that schedule it.
 `skipped`, true, where the step was read and not learned (spikes.py).
 `weight_norm`: of all trained parameters before the step, in fp32. `rates`: the learning rate of each group of the
-optimiser. `mfu`: the step's FLOPs (as in `trainer plan`) over those of the workers' matrix products in the same time;
-the peak is in the checkpoints' `producer.measured.peak_flops` (peak.py). `memory_bytes`: the most memory that worker 0
-has needed so far (memory.py).
+optimiser. `mfu`: the step's FLOPs (flops.py: of what the phase trains) over those of the workers' matrix products in
+the same time; the peak is in the checkpoints' `producer.measured.peak_flops` (peak.py). `memory_bytes`: the most memory
+that worker 0 has needed since the phase's engine was made (memory.py).
 """
 
 from __future__ import annotations
