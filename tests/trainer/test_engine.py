@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
+from torch.nn import Parameter
 
 from trainer.data.fim import COUNTS
 from trainer.data.loader import StepBatch
@@ -128,3 +131,21 @@ def test_a_reset_optimizer_goes_on_like_a_new_one() -> None:
         assert torch.equal(engine.gather(name), anew.gather(name))
     engine.close()
     anew.close()
+
+
+def live_bytes() -> int:
+    """Of all tensors that Python knows of."""
+    gc.collect()
+    return sum(each.untyped_storage().nbytes() for each in gc.get_objects() if type(each) in (torch.Tensor, Parameter))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_closed_engine_holds_nothing_of_its_model_however_many_there_were(stage: int) -> None:
+    sizes = []
+    for _ in range(3):
+        engine = Engine(build(SHAPE, seed=0), OPTIMIZER, EngineRecipe.model_validate({"zero": stage}))
+        engine.step(batches()[0], 0.01)
+        engine.close()
+        del engine
+        sizes.append(live_bytes())
+    assert sizes[-1] - sizes[0] < SHAPE.parameters  # a leg that stayed would hold 16 bytes of each, and buffers

@@ -22,6 +22,7 @@ import torch.distributed
 from torch import Tensor
 
 from trainer.data.loader import StepBatch
+from trainer.engine.release import release
 from trainer.engine.state import MOMENTS, State
 from trainer.loss import window_losses
 from trainer.model.decoder import Decoder
@@ -55,7 +56,26 @@ def _deepspeed() -> ModuleType:
     tested = deepspeed.runtime.zero.utils.ZERO_SUPPORTED_OPTIMIZERS
     if AdamW not in tested:  # it goes by the very class, and ours takes torch's steps
         tested.append(AdamW)
+    _keep_zero_at_stage_1(deepspeed)
     return deepspeed  # type: ignore[no-any-return]
+
+
+def _keep_zero_at_stage_1(deepspeed: ModuleType) -> None:
+    """Gradients are summed in fp32 under bf16 by ZeRO's own optimiser at stage 1 too.
+
+    DeepSpeed 0.19.8 has that arithmetic there, and takes it where the optimiser is offloaded; else it would take
+    another class (BF16_Optimizer), which holds masters and moments in another way.
+    """
+    engine = deepspeed.runtime.engine
+    chosen = engine.DeepSpeedEngine._do_optimizer_sanity_check
+    if chosen.__name__ == "_choose_zero":
+        return
+
+    def _choose_zero(self: Any, optimizer: Any) -> Any:
+        found = chosen(self, optimizer)
+        return engine.ZERO_OPTIMIZATION if found == engine.BFLOAT16 and self.zero_optimization() else found
+
+    engine.DeepSpeedEngine._do_optimizer_sanity_check = _choose_zero
 
 
 def join(place: Place) -> None:
@@ -95,10 +115,15 @@ class Engine:
         self._weight_decay = self._usual_decay = optimizer.weight_decay
         groups = parameter_groups(decoder, decoder.shape, optimizer)
         self._hyperparameters = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
+        trained = {name: held for name, held in decoder.named_parameters() if held.requires_grad}
+        # DeepSpeed rounds the weights to 16 bits, and makes its masters of what is left of them.
+        begun = {k: held.detach().clone() for k, held in trained.items()} if self.precision == "bf16" else {}
         self._deepspeed, _, _, _ = deepspeed.initialize(
             model=decoder, optimizer=adamw(groups, optimizer), config=self._config(decoder, settings, optimizer.clip)
         )
         self._state = State(self._deepspeed, self._stage)
+        for name, value in begun.items():
+            self.scatter(name, value)
 
     def _config(self, decoder: Decoder, settings: EngineRecipe, clip: float) -> dict[str, Any]:
         """DeepSpeed's settings. It is told of one micro-batch per step; `step` says itself where the step ends."""
@@ -115,6 +140,10 @@ class Engine:
             },
             # Weights and activations of 16 bits; what AdamW steps on, and what is saved, stays fp32.
             "bf16": {"enabled": self.precision == "bf16"},
+            # In 16 bits the sum over micro-batches would be rounded at each of them.
+            "data_types": {"grad_accum_dtype": "fp32"},
+            # Stage 1 meets the other ranks once per step, with the sum; 2 and 3 with each micro-batch's 16 bits.
+            **({"communication_data_type": "fp32"} if self._stage == 1 else {}),
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
         }
@@ -239,5 +268,8 @@ class Engine:
         return said
 
     def close(self) -> None:
-        """Gives DeepSpeed's hooks and buffers back."""
-        self._deepspeed.destroy()
+        """Gives back all that it holds: no method may be called afterwards."""
+        if vars(self._deepspeed):
+            self._deepspeed.destroy()
+            release(self._deepspeed)
+            self._state.forget()

@@ -40,6 +40,10 @@ class State:
         inner: AdamW = optimizer if self._stage == 0 else optimizer.optimizer
         return inner
 
+    def forget(self) -> None:
+        """Holds no parameter any more."""
+        self._parameters = {}
+
     def shapes(self) -> dict[str, torch.Size]:
         """The shape of every parameter, by name."""
         return {name: getattr(held, "ds_shape", held.shape) for name, held in self._parameters.items()}
