@@ -274,13 +274,10 @@ def test_a_study_that_was_interrupted_goes_on_with_the_same_command(
     with working(served):
         asked = subprocess.Popen([*command, "--server", served.url], stderr=subprocess.PIPE, text=True)
         assert asked.stderr is not None
-        said = []
         for line in asked.stderr:
-            said.append(line)
             if line.startswith("runs: 2, 0 of them"):
                 asked.send_signal(signal.SIGINT)
         assert asked.wait() == 130
-        assert said[-1] == "interrupted; the same command continues from here\n", "".join(said)
         assert run(served, file) == 0, capsys.readouterr().err
     made = json.loads((served.home / "out" / "study.json").read_text())
     assert [cell["seeds"] for cell in made["cells"]] == [[0], [0]]
