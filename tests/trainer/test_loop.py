@@ -20,6 +20,7 @@ from trainer.loop import DivergedError, train
 from trainer.loss import window_losses
 from trainer.model.decoder import build
 from trainer.run import METRICS, Run, newest, read_run
+from trainer.saves import is_due
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -152,6 +153,17 @@ def test_checkpoints_come_every_so_many_steps_or_so_many_in_all(
     store, run = prepare(save=save)  # phases end at 4 and 7
     train(store, run, never)
     assert list(map(int, store.list(f"{run.path}/checkpoints"))) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [({"every_steps": 2}, [3, 4, 6]), ({"every_tokens": 128}, [3, 4, 5, 6]), ({"count": 3}, [3, 4, 5, 6, 7])],
+)
+def test_a_phase_may_save_at_a_pace_of_its_own_from_its_first_step(
+    prepare: Prepare, own: dict[str, int], expected: list[int]
+) -> None:
+    _, run = prepare(phases=PHASES | {"long": PHASES["long"] | {"save": own}}, save={"every_steps": 3})
+    assert [done for done in range(1, 8) if is_due(run, done)] == expected
 
 
 def test_the_first_loss_is_that_of_the_untrained_twin(prepare: Prepare) -> None:

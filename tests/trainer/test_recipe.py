@@ -163,3 +163,25 @@ def test_how_a_run_is_carried_out_is_not_what_it_is(make_recipe: MakeRecipe) -> 
     other = load_recipe(make_recipe(engine={"zero": 1, "micro_batch_tokens": 64})).identified()
     assert one == other
     assert one != load_recipe(make_recipe(phases=phase(seq_len=32))).identified()
+
+
+@pytest.mark.parametrize(
+    ("save", "own", "said"),
+    [
+        ({"count": 10}, {"every_steps": 5}, "phase 'main' has a `save` of its own"),
+        ({}, {}, "found no pace"),
+        ({}, {"every_steps": 5, "count": 2}, "found every_steps and count"),
+        ({}, {"keep_full": 3}, "unknown key 'phases.main.save.keep_full'"),
+    ],
+)
+def test_a_pace_of_saves_that_says_nothing_or_two_things_is_refused(
+    make_recipe: MakeRecipe, save: dict[str, int], own: dict[str, int], said: str
+) -> None:
+    assert said in message(make_recipe(save=save, phases=phase(save=own)))
+
+
+def test_when_a_phase_saves_is_no_part_of_what_makes_a_run(make_recipe: MakeRecipe) -> None:
+    plain, paced = (load_recipe(make_recipe(phases=phase(**own))) for own in ({}, {"save": {"every_steps": 5}}))
+    assert paced.phases["main"].save != plain.phases["main"].save
+    assert paced.identified() == plain.identified()
+    assert "save" not in plain.model_dump(mode="json")["phases"]["main"]  # as recipes of runs already made

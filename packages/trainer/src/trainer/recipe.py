@@ -21,6 +21,8 @@ from manifest.record import Model
 from trainer.adapt.settings import VocabularyRecipe
 from trainer.model.shape import Architecture
 from trainer.reading import read_yaml
+from trainer.recipe_save import PhaseSave
+from trainer.recipe_save import SaveRecipe as SaveRecipe
 from trainer.recipe_schedule import ScheduleRecipe as ScheduleRecipe
 from trainer.recipe_schedule import WeightDecay
 from trainer.spikes import SpikesRecipe
@@ -82,33 +84,6 @@ class EngineRecipe(Model):
         return self
 
 
-class SaveRecipe(Model):
-    """When checkpoints are published, besides step 0, the end of each phase and the end.
-
-    every_tokens, every_steps, count (in all, in equal parts): one of them (saves.py), or none, which is a tenth of the
-    run, at most 1B tokens. keep_full: how many keep the optimiser's state, so that
-    training can go on from them. publish: what becomes of older ones: `all` keeps their weights, `recent` removes them.
-    """
-
-    every_tokens: Count | None = None
-    every_steps: Count | None = None
-    count: Count | None = None
-    keep_full: int = Field(default=2, ge=1)
-    publish: Literal["all", "recent"] = "all"
-
-    @model_validator(mode="after")
-    def _one_pace(self) -> Self:
-        given = [name for name in ("every_tokens", "every_steps", "count") if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise ValueError(f"found {' and '.join(given)}; give one of them, or none")
-        return self
-
-    @property
-    def is_paced(self) -> bool:
-        """Whether it says when checkpoints come."""
-        return any(pace is not None for pace in (self.every_tokens, self.every_steps, self.count))
-
-
 class PhaseRecipe(Model):
     """How one phase is learned.
 
@@ -117,7 +92,8 @@ class PhaseRecipe(Model):
     before it; in `documents` attention stays within each of them, and its first token is no target; `best_fit` is
     `documents` that no window cuts unless they are longer than it: what is left of windows is padding.
     trainable: see trainable.py. reference_steps: steps of the original run, for `trainer plan` without a mixture.
-    weight_decay: a number or a schedule, in place of the optimizer's.
+    weight_decay: a number or a schedule, in place of the optimizer's. save: when checkpoints come in this phase, counted
+    from its first step, in place of the run's pace.
     """
 
     seq_len: Annotated[Count, Field(ge=2)]
@@ -130,6 +106,7 @@ class PhaseRecipe(Model):
     optimizer: Literal["keep", "reset"] = "keep"
     reference_steps: Count | None = None
     weight_decay: WeightDecay | None = Field(default=None, exclude_if=lambda value: value is None)
+    save: PhaseSave | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _whole_windows(self) -> Self:
@@ -193,6 +170,16 @@ class TrainRecipe(Model):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _counts_checkpoints_once(self) -> Self:
+        paced = [name for name, phase in self.phases.items() if phase.save is not None]
+        if paced and self.save.count is not None:
+            raise ValueError(
+                f"save.count is how many checkpoints there are in all, and phase {paced[0]!r} has a `save` of its own; "
+                "give each phase its own, or the run every_tokens or every_steps"
+            )
+        return self
+
     @property
     def schedules_weight_decay(self) -> bool:
         """Whether a phase has a weight decay of its own."""
@@ -222,7 +209,7 @@ class TrainRecipe(Model):
         models lie: what is in these is part of the run's identity.
         """
         carried_out = {"zero", "offload", "activation_checkpointing", "attention", "micro_batch_tokens"}
-        planned = {"__all__": {"reference_steps", "long_answers"}}
+        planned = {"__all__": {"reference_steps", "long_answers", "save"}}
         fields = self.model_dump(
             mode="json", exclude={"engine": carried_out, "save": True, "spikes": True, "phases": planned}
         )
