@@ -201,7 +201,7 @@ def test_a_size_that_does_not_fit_ends_with_2_and_says_how_much_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = str(RECIPES / "crystal" / "train.yaml")
-    monkeypatch.setattr("sys.argv", ["trainer", "plan", recipe, "--memory-gb", "80", "--gpus", "8"])
+    monkeypatch.setattr("sys.argv", ["trainer", "plan", recipe, "--memory-gb", "70", "--gpus", "8"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2

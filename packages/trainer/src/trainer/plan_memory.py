@@ -107,22 +107,21 @@ def memory_bytes(
 def layer_values(shape: Shape) -> int:
     """Numbers per token that one layer keeps for its backward pass.
 
-    The two norms' inputs and outputs, 4C (and C more each where RMSNorm is not one operation); queries, keys, values
-    and what they mix to, 4E (RoPE keeps E more); of SwiGLU its gate, that gate's SiLU, the other half and the product,
-    4F, of GELU its input and output, 2F. What attention itself keeps does not grow with T · T.
+    The two norms' inputs (of RMSNorm on a CPU, what is of norm 1) and outputs, 4C; queries, keys, values and what they
+    mix to, 4E; of SwiGLU its gate, that gate's SiLU, the other half and the product, 4F, of GELU
+    its input and output, 2F. What attention itself keeps does not grow with T · T.
     """
     kind = shape.architecture
-    norms = shape.width * (6 if kind.norm == "rmsnorm" else 4)
-    attention = shape.heads * shape.head_dim * (5 if kind.position == "rope" else 4)
-    return norms + attention + shape.filter * (4 if kind.feedforward == "swiglu" else 2)
+    attention = 4 * shape.heads * shape.head_dim
+    return 4 * shape.width + attention + shape.filter * (4 if kind.feedforward == "swiglu" else 2)
 
 
 def activation_bytes(shape: Shape, phase: PhaseRecipe, engine: EngineRecipe) -> int:
     """Bytes of the activations of one micro-batch, as an estimate.
 
-    All layers' values, or their inputs and one layer's values where activations are computed again; three times the
-    logits (they, their logarithms, their gradient), in fp32; ALiBi's bias, heads · T² and once per window where
-    documents do not see each other.
+    All layers' values, or their inputs and one layer's values where activations are computed again; twice the logits
+    (they, and in fp32 their logarithms, where their gradient is made); ALiBi's bias, heads · T² and once per window
+    where documents do not see each other.
     """
     windows = max(1, engine.micro_batch_tokens // phase.seq_len)
     layers = (
@@ -131,7 +130,7 @@ def activation_bytes(shape: Shape, phase: PhaseRecipe, engine: EngineRecipe) -> 
         else shape.layers * layer_values(shape)
     )
     each = 2 if _half(engine.precision) and engine.zero else 4
-    per_token = (layers + 2 * shape.width) * each + 3 * shape.padded_vocab * 4
+    per_token = (layers + 2 * shape.width) * each + 2 * shape.padded_vocab * 4
     bias = 0
     if shape.architecture.position == "alibi":
         bias = shape.heads * phase.seq_len**2 * (1 if phase.packing == "concat" else windows)

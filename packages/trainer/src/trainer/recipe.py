@@ -92,8 +92,8 @@ class PhaseRecipe(Model):
     before it; in `documents` attention stays within each of them, and its first token is no target; `best_fit` is
     `documents` that no window cuts unless they are longer than it: what is left of windows is padding.
     trainable: see trainable.py. reference_steps: steps of the original run, for `trainer plan` without a mixture.
-    weight_decay: a number or a schedule, in place of the optimizer's. save: when checkpoints come in this phase, counted
-    from its first step, in place of the run's pace.
+    weight_decay: a number or a schedule, in place of the optimizer's. save: when checkpoints come in this phase, from
+    its first step on, in place of the run's pace.
     """
 
     seq_len: Annotated[Count, Field(ge=2)]

@@ -6,8 +6,11 @@ head, R ≤ D rotated ones.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -49,11 +52,34 @@ def rotary_tables(
 
 def rotate(x_BHQD: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
     """Turns the first R dimensions of each head by its position, in fp32, and leaves the rest as they are."""
+    turned: Tensor = _Rotation.apply(x_BHQD, cos_QR, sin_QR)  # type: ignore[no-untyped-call]
+    return turned
+
+
+class _Rotation(torch.autograd.Function):
+    """A rotation, whose gradient is turned back. Autograd's own way through slices fills and adds whole tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BHQD: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
+        ctx.save_for_backward(cos_QR, sin_QR)
+        return _turned(x_BHQD, cos_QR, sin_QR)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BHQD: Tensor) -> tuple[Tensor, None, None]:
+        cos_QR, sin_QR = ctx.saved_tensors
+        return _turned(grad_BHQD, cos_QR, -sin_QR), None, None
+
+
+def _turned(x_BHQD: Tensor, cos_QR: Tensor, sin_QR: Tensor) -> Tensor:
     half = cos_QR.shape[-1] // 2
     cos_Qr, sin_Qr = cos_QR[..., :half], sin_QR[..., :half]  # both halves turn by the same angles
-    low, high, rest = x_BHQD[..., :half], x_BHQD[..., half : 2 * half], x_BHQD[..., 2 * half :]
-    turned = [(low * cos_Qr - high * sin_Qr).to(x_BHQD.dtype), (high * cos_Qr + low * sin_Qr).to(x_BHQD.dtype)]
-    return torch.cat([*turned, rest] if rest.shape[-1] else turned, dim=-1)
+    low, high = x_BHQD[..., :half], x_BHQD[..., half : 2 * half]
+    out_BHQD = torch.empty_like(x_BHQD)
+    out_BHQD[..., :half] = (low * cos_Qr).addcmul_(high, sin_Qr, value=-1)
+    out_BHQD[..., half : 2 * half] = (high * cos_Qr).addcmul_(low, sin_Qr)
+    out_BHQD[..., 2 * half :] = x_BHQD[..., 2 * half :]
+    return out_BHQD
 
 
 def causal(length: int, device: torch.device | None = None, *, first: int = 0) -> Tensor:
