@@ -21,6 +21,7 @@ from trainer.audit import audit
 from trainer.data.loader import order_streams
 from trainer.engine import MOMENTS, Engine
 from trainer.events import events
+from trainer.launch import Workers, launch
 from trainer.loop import train
 from trainer.model.decoder import build
 from trainer.progress import spiked
@@ -46,9 +47,12 @@ Prepare = Callable[..., tuple[LocalStore, Run]]
 def prepare(tmp_path: Path, make_mixture: Callable[..., Opened], make_recipe: Callable[..., Path]) -> Prepare:
     mixture = make_mixture({"main": {"a": 10, "b": 6}})
 
-    def make(name: str, **spikes: Any) -> tuple[LocalStore, Run]:
+    def make(name: str, *, zero: int = 1, **spikes: Any) -> tuple[LocalStore, Run]:
         phases = {"main": {"seq_len": 16, "tokens_per_step": 64, "schedule": SCHEDULE}}
-        recipe = make_recipe(phases=phases, spikes=SPIKES | spikes, save={"every_tokens": 256, "keep_full": 3})
+        save = {"every_tokens": 256, "keep_full": 3}
+        recipe = make_recipe(
+            phases=phases, spikes=SPIKES | spikes, save=save, engine={"zero": zero, "micro_batch_tokens": 64}
+        )
         store = LocalStore(tmp_path / name)
         return entered(store, recipe, mixture)
 
@@ -143,6 +147,21 @@ def test_only_what_changes_a_run_makes_it_another() -> None:
     assert "spikes" not in plain
 
 
+def test_the_norm_of_a_gradient_has_a_limit_of_its_own_and_is_only_reported_unless_the_recipe_gives_its_factor() -> (
+    None
+):
+    norms = [1.0] * 8 + [1.4] + [1.0] * 3
+    for given, limit, action in ((None, 1.32, "report"), (10.0, 1.1, "skip")):
+        recipe = SpikesRecipe.model_validate({"action": "skip", "window": 8, "gradient_factor": given})
+        watch = SpikeWatch.resumed(recipe, None)
+        found = [watch.judge(step, 2.0, norm, phase="main", mixture="a") for step, norm in enumerate(norms)]
+        assert [spike is not None for spike in found] == [norm > 1 for norm in norms]
+        assert found[8] == Spike(pytest.approx(limit), action, of="gradient")  # type: ignore[arg-type]
+    both = watch.judge(12, 9.0, 9.0, phase="main", mixture="a")
+    assert both is not None
+    assert both.of == "loss"
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_step_that_is_held_changes_nothing(stage: int) -> None:
     first, held, last = batches()
@@ -152,7 +171,7 @@ def test_a_step_that_is_held_changes_nothing(stage: int) -> None:
     for engine in (through, skipping):
         engine.step(first, 0.01)
     skipping.accumulate(held, 0.01)
-    assert skipping.update(held=True) > 0
+    assert skipping.update(lambda norm: norm > 0) > 0
     for engine in (through, skipping):
         engine.step(last, 0.01)
     assert skipping.optimizer_steps() == through.optimizer_steps() == 2
@@ -274,3 +293,33 @@ def test_a_run_that_is_asked_to_stop_among_steps_that_it_passes_over_stops_there
     run = run.model_copy(update={"skipped": ((4, 12),)})
     train(store, run, stop_after(6))
     assert newest_step(store, run) == 6
+
+
+@pytest.mark.parametrize("zero", [0, 1])
+def test_a_step_with_a_steep_gradient_is_skipped_and_names_what_it_read(prepare: Prepare, zero: int) -> None:
+    store, run = prepare("out", zero=zero, action="skip", factor=1e6, gradient_factor=1e-6)
+    train(store, run, never)
+    made = rows(store, run)
+    norms, recipe = [row["grad_norm"] for row in made], run.recipe.spikes
+    limits = {step: spike_limit(norms[:step], recipe, 1e-6) for step in range(len(norms))}
+    expected = {step: limit for step, limit in limits.items() if limit is not None and norms[step] > limit}
+    found = spikes(store, run)
+    assert {event["step"]: event["limit"] for event in found} == pytest.approx(expected) != {}
+    assert {row["step"] for row in made if row.get("skipped")} == expected.keys()
+    assert final(store, run).state["optimizer_steps"] == run.timeline.total_steps - len(expected)
+    assert "the gradient's norm" in spiked(found[0])
+    assert (store.root / run.path / found[0]["table"]).is_file()
+
+
+@pytest.mark.slow
+def test_two_workers_skip_the_steps_that_one_skips_and_name_the_same_windows(prepare: Prepare) -> None:
+    alone, together = (prepare(name, action="skip") for name in ("alone", "together"))
+    train(*alone, never)
+    launch(Workers(None, 2), *together, tick=lambda: None, asked=never)
+    one, two = spikes(*alone), spikes(*together)
+    assert [event["step"] for event in two] == [event["step"] for event in one] != []
+    assert final(*together).timeline.skipped == final(*alone).timeline.skipped
+    assert final(*together).state["optimizer_steps"] == final(*alone).state["optimizer_steps"]
+    for event, other in zip(two, one, strict=True):
+        assert [worst["documents"] for worst in event["worst"]] == [worst["documents"] for worst in other["worst"]]
+        assert event["loss"] == pytest.approx(other["loss"], rel=1e-5)

@@ -47,7 +47,7 @@ from trainer.retention import retain
 from trainer.run import METRICS, Run, mixture_inputs, newest, open_mixture, read_run, rewind, started_from
 from trainer.saves import is_due
 from trainer.schedule import Curve, curves, weight_decays
-from trainer.spike_met import judged, met_spike, resumed
+from trainer.spike_met import Judgement, met_spike, resumed
 from trainer.spikes import Spike, SpikeWatch
 from trainer.timeline import tokens_before
 from trainer.trainable import Leg, leg_at, legs
@@ -226,9 +226,10 @@ def _step(training: Training, batch: StepBatch, stop: Stop) -> _Outcome:
     sums_V2 = everyone[: sums_V2.numel()].view_as(sums_V2)
     loss, per_view = metrics.mean_losses(sums_V2, views)
     fim = dict(zip(COUNTS, map(int, everyone[sums_V2.numel() : -len(rest)]), strict=True))
-    spike = judged(training.spikes, run, batch, loss)
+    judgement = Judgement(training.spikes, run, batch, loss)
+    norm = engine.update(judgement.holds)
+    spike = judgement.spike
     held = spike is not None and spike.action != "report"
-    norm = engine.update(held=held)
     tokens, before = tokens_before(run.timeline, batch.step + 1), tokens_before(run.timeline, batch.step)
     seconds, seq_len = time.monotonic() - started, run.timeline.paces[batch.segment].seq_len
     per_token = flops_per_token(run.shape, training.leg.trainable, seq_len)

@@ -6,6 +6,7 @@ Frozen parameters are in none, and what has no trained one is none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -48,12 +49,18 @@ def parameter_groups(decoder: nn.Module, shape: Shape, recipe: OptimizerRecipe) 
 
 
 class AdamW(torch.optim.AdamW):
-    """torch's AdamW, which leaves steps out while `held` is set: no weight, moment or counter changes."""
+    """torch's AdamW, which leaves steps out while `held` is set: no weight, moment or counter changes.
+
+    hold: says whether it is, asked at the next step of the first group.
+    """
 
     held = False
+    hold: Callable[[], bool] | None = None
 
     def step(self, closure: Any = None) -> Any:
         """A step, unless it is held."""
+        if self.hold is not None:
+            self.held, self.hold = self.hold(), None
         return None if self.held else super().step(closure)
 
 

@@ -121,9 +121,12 @@ def spiked(event: dict[str, Any]) -> str:
         what = f"; back to step {event['to']}, and past the steps {first} to {stop - 1}"
     elif "after_rewinds" in event:
         what = f"; learned, after {event['after_rewinds']} rewinds in a row: the loss may stay on another level"
+    above = f"above the limit of {event['limit']:.3f}"
+    if event.get("of") == "gradient":
+        above = f"the gradient's norm {event['grad_norm']:.3f} {above}"
     worst = event["worst"][0]
     return (
-        f"spike at step {event['step']}: loss {event['loss']:.3f}, above the limit of {event['limit']:.3f}{what}. Its "
+        f"spike at step {event['step']}: loss {event['loss']:.3f}, {above}{what}. Its "
         f"worst window ({worst['loss']:.3f}) reads {', '.join(worst['documents'][:3])}; all {event['documents']} "
         f"documents are in {event['table']}"
     )

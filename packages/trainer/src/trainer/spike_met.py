@@ -12,6 +12,7 @@ has those of rewinds, because they must be known before the next checkpoint.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,10 +54,24 @@ def resumed(run: Run, found: Checkpoint | None) -> SpikeWatch:
     return SpikeWatch.resumed(run.recipe.spikes, state, skipped=timeline.skipped, rewinds=run.skipped)
 
 
-def judged(watch: SpikeWatch, run: Run, batch: StepBatch, loss: float | None) -> Spike | None:
-    """Whether the loss of a step is a spike."""
-    segment, pace = run.timeline.order.segments[batch.segment], run.timeline.paces[batch.segment]
-    return watch.judge(batch.step, loss, phase=segment.phase, mixture=segment.mixture, since=pace.first_step)
+@dataclass
+class Judgement:
+    """Of one step, once its loss (of all workers) and its gradient are known. spike: what it came to."""
+
+    watch: SpikeWatch
+    run: Run
+    batch: StepBatch
+    loss: float | None
+    spike: Spike | None = None
+
+    def holds(self, norm: float) -> bool:
+        """Whether the step is not to be learned. norm: of its gradient. Asked once, before the optimiser's step."""
+        timeline, number = self.run.timeline, self.batch.segment
+        segment, since = timeline.order.segments[number], timeline.paces[number].first_step
+        self.spike = self.watch.judge(
+            self.batch.step, self.loss, norm, phase=segment.phase, mixture=segment.mixture, since=since
+        )
+        return self.spike is not None and self.spike.action != "report"
 
 
 def met_spike(training: Trained, batch: StepBatch, row: StepMetrics, losses: Tensor, spike: Spike) -> bool:
@@ -66,7 +81,8 @@ def met_spike(training: Trained, batch: StepBatch, row: StepMetrics, losses: Ten
     """
     store, run, engine = training.store, training.run, training.engine
     action = spike.action
-    said: dict[str, Any] = {"loss": row.loss, "limit": spike.limit, "action": action}
+    said: dict[str, Any] = {"of": spike.of, "loss": row.loss, "grad_norm": row.grad_norm}
+    said |= {"limit": spike.limit, "action": action}
     if action == "skip":
         training.spikes.skip(row.step)
         said["skipped"] = [row.step, row.step + 1]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
@@ -171,17 +172,20 @@ class Engine:
             losses.append(self._forward_backward(batch, slice(first, first + size), targets))
         return torch.cat(losses)
 
-    def update(self, *, held: bool = False) -> float:
-        """The second half: AdamW's step, or none if it is held, when weights, moments and counter stay. Collective.
+    def update(self, holds: Callable[[float], bool] = lambda _: False) -> float:
+        """The second half: AdamW's step. Returns the norm of the gradient, and forgets that. Collective.
 
-        Returns the norm of the gradient, and forgets that.
+        holds: asked with the norm whether to leave the step out: weights, moments and counter stay. The same on all
+        ranks.
         """
+        inner, zero = self._state.inner, self._deepspeed.optimizer
         # At stage 0 DeepSpeed reports no norm; the reduced gradients are there until its step.
-        norm = self._state.gradient_norm() if self._stage == 0 else None
-        self._state.inner.held = held
+        plain = self._state.gradient_norm() if self._stage == 0 else None
+        # At the others it knows the norm by the time it calls AdamW, and not before.
+        inner.hold = lambda: holds(float(zero._global_grad_norm) if plain is None else plain)
         self._deepspeed.step()
-        self._state.inner.held = False
-        return float(self._deepspeed.get_global_grad_norm()) if norm is None else norm
+        inner.hold, inner.held = None, False
+        return float(self._deepspeed.get_global_grad_norm()) if plain is None else plain
 
     def _forward_backward(self, batch: StepBatch, rows: slice, targets: float) -> Tensor:
         tokens_BT = torch.from_numpy(batch.tokens[rows]).to(self.device)
