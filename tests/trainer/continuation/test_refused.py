@@ -31,6 +31,18 @@ def test_another_tokenizer_is_refused(arm: Arm, new: Opened) -> None:
     assert read_run(arm.directory).changes == ()
 
 
+def test_the_command_again_with_a_mixture_of_another_tokenizer_is_refused_and_changes_nothing(
+    arm: Arm, old: Opened
+) -> None:
+    manifest = old.manifest
+    assert isinstance(manifest, Mixture)
+    other = changed(old, "other", tokenizer=manifest.tokenizer.model_copy(update={"digest": "1"}))
+    arm.train(3)
+    with pytest.raises(WrongArtifact, match=r"run mine reads mixture old-\w+, not other-\w+; give --mixture"):
+        fit(replace(arm.options, mixture=other.uri))
+    assert read_run(arm.directory) == arm.run
+
+
 def test_other_blocks_are_refused(arm: Arm, make_mixture: MakeMixture) -> None:
     wide = make_mixture(NEW, name="wide", block_tokens=128)
     arm.train(3)
