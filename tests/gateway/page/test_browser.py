@@ -112,7 +112,7 @@ def test_polling_rests_while_nobody_looks(ledger: Ledger, browser: Browser) -> N
         watched.page.evaluate("Object.defineProperty(document, 'hidden', {get: () => true, configurable: true})")
         watched.requests.clear()
         watched.page.wait_for_timeout(5000)
-        assert watched.requests == []
+        assert [url for url in watched.requests if "/page/" in url] == []  # its icon may come late
         watched.page.evaluate("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")
         watched.page.wait_for_timeout(500)
         assert any(url.endswith("/page/now") for url in watched.requests)
