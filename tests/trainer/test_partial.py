@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +216,8 @@ def test_a_frozen_parameter_that_changes_stops_the_run_before_it_is_saved(
     store, run = prepare()
     update = Engine.update
 
-    def careless(engine: Engine, **given: Any) -> Any:
-        result = update(engine, **given)
+    def careless(engine: Engine, holds: Callable[[float], bool]) -> float:
+        result = update(engine, holds)
         if "layers.0.attention.query.bias" not in engine.trained():
             engine.scatter("layers.0.attention.query.bias", torch.ones(16))
         return result
