@@ -26,7 +26,7 @@ from trainer.events import events
 from trainer.fit import FitOptions, plan_run
 from trainer.launch import Workers
 from trainer.loop import train
-from trainer.run import METRICS, Run, enter, held
+from trainer.run import METRICS, enter, held
 from trainer.sizes import resolve
 
 MakeMixture = Callable[..., Opened]
@@ -44,7 +44,6 @@ class Through:
     recipe: Path
     mixture: Opened
     out: Path
-    run: Run
     final: Checkpoint
 
 
@@ -91,7 +90,7 @@ def through(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> Th
     train(store, run, lambda: False)
     record = store.manifest(run.checkpoint_path(STEPS))
     assert isinstance(record, Checkpoint)
-    return Through(recipe, mixture, store.root, run, record)
+    return Through(recipe, mixture, store.root, record)
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been(through: Through, tmp_path: Path) -> None:
@@ -125,7 +124,9 @@ def test_two_workers_learn_what_one_does_and_one_goes_on_from_them(through: Thro
     assert 10 <= early.step < STEPS
     assert len(losses(out)) == early.step
     assert losses(out) == pytest.approx(losses(through.out)[: early.step], rel=1e-5)
-    train(LocalStore(out), through.run, lambda: False)
+    store = LocalStore(out)
+    options = FitOptions(resolve(through.recipe, None), through.mixture.uri, store.uri, Workers(None, 1))
+    train(store, plan_run(options, store), lambda: False)
     assert len(losses(out)) == STEPS
     assert losses(out) == pytest.approx(losses(through.out), rel=1e-4)
 
