@@ -73,8 +73,8 @@ def final(store: LocalStore, run: Run) -> Checkpoint:
     return found
 
 
-def judge(watch: SpikeWatch, step: int, loss: float, *, phase: str = "main", mixture: str = "old") -> Spike | None:
-    return watch.judge(step, loss, phase=phase, mixture=mixture)
+def judge(watch: SpikeWatch, step: int, loss: float, *, segment: int = 0) -> Spike | None:
+    return watch.judge(step, loss, segment=segment)
 
 
 def newest_step(store: LocalStore, run: Run) -> int:
@@ -108,20 +108,19 @@ def test_a_loss_that_stays_on_another_level_is_no_spike_for_ever() -> None:
     assert [spike is not None for spike in found] == [False] * 32 + [True] * 16 + [False] * 16
 
 
-@pytest.mark.parametrize("other", [{"phase": "long"}, {"mixture": "new"}])
-def test_another_phase_or_mixture_begins_without_losses(other: dict[str, str]) -> None:
+def test_another_phase_or_mixture_begins_without_losses() -> None:
     watch = SpikeWatch.resumed(SpikesRecipe(window=8), None)
     assert [judge(watch, step, 2.0) for step in range(8)] == [None] * 8
-    assert judge(watch, 8, 9.0, **other) is None
+    assert judge(watch, 8, 9.0, segment=1) is None
 
 
-def test_a_checkpoint_of_before_mixtures_were_noted_has_losses_of_the_one_that_it_read(prepare: Prepare) -> None:
+def test_a_checkpoint_of_before_segments_were_noted_has_losses_of_the_one_that_it_read(prepare: Prepare) -> None:
     store, run = prepare("out")
     train(store, run, stop_after(5))
     found = store.manifest(run.checkpoint_path(5))
     assert isinstance(found, Checkpoint)
     state = dict(found.state["spikes"])
-    assert state.pop("mixture") == run.mixture.id
+    assert state.pop("segment") == 0
     before = found.model_copy(update={"state": found.state | {"spikes": state}})
     assert resumed(run, before) == resumed(run, found)
 
@@ -154,10 +153,10 @@ def test_the_norm_of_a_gradient_has_a_limit_of_its_own_and_is_only_reported_unle
     for given, limit, action in ((None, 1.32, "report"), (10.0, 1.1, "skip")):
         recipe = SpikesRecipe.model_validate({"action": "skip", "window": 8, "gradient_factor": given})
         watch = SpikeWatch.resumed(recipe, None)
-        found = [watch.judge(step, 2.0, norm, phase="main", mixture="a") for step, norm in enumerate(norms)]
+        found = [watch.judge(step, 2.0, norm, segment=0) for step, norm in enumerate(norms)]
         assert [spike is not None for spike in found] == [norm > 1 for norm in norms]
         assert found[8] == Spike(pytest.approx(limit), action, of="gradient")  # type: ignore[arg-type]
-    both = watch.judge(12, 9.0, 9.0, phase="main", mixture="a")
+    both = watch.judge(12, 9.0, 9.0, segment=0)
     assert both is not None
     assert both.of == "loss"
 
@@ -280,7 +279,7 @@ def test_the_summary_says_how_many_steps_were_passed_over_and_where(prepare: Pre
     steps = [str(step) for first, stop in record.timeline.skipped for step in range(first, stop)]
     (line,) = [line for line in summary(store.root / run.path, record) if "spikes" in line]
     assert f"{len(steps)} of 16 steps were not learned" in line
-    assert line.split("loss: ")[1].split(" ")[0] == steps[0]
+    assert line.split("spikes: ")[1].split(" ")[0] == steps[0]
     many = record.timeline.model_copy(update={"skipped": ((0, 1), (2, 5), (6, 7), (8, 9), (10, 11), (12, 14))})
     assert passed_over(many).endswith(
         "0 (main), 2 to 4 (main), 6 (main), 8 (main), 10 (main), and 1 more places, which the checkpoint has "

@@ -48,9 +48,7 @@ def resumed(run: Run, found: Checkpoint | None) -> SpikeWatch:
         return SpikeWatch.resumed(run.recipe.spikes, None, rewinds=run.skipped)
     state, timeline = found.state.get("spikes"), found.timeline
     if state is not None and found.step > 0:  # checkpoints of before it was noted
-        state = {"mixture": timeline.order.segments[timeline.step(found.step - 1).segment].mixture} | state
-    elif state is not None:
-        state = {"mixture": None} | state
+        state = {"segment": timeline.step(found.step - 1).segment} | state
     return SpikeWatch.resumed(run.recipe.spikes, state, skipped=timeline.skipped, rewinds=run.skipped)
 
 
@@ -66,11 +64,9 @@ class Judgement:
 
     def holds(self, norm: float) -> bool:
         """Whether the step is not to be learned. norm: of its gradient. Asked once, before the optimiser's step."""
-        timeline, number = self.run.timeline, self.batch.segment
-        segment, since = timeline.order.segments[number], timeline.paces[number].first_step
-        self.spike = self.watch.judge(
-            self.batch.step, self.loss, norm, phase=segment.phase, mixture=segment.mixture, since=since
-        )
+        number = self.batch.segment
+        since = self.run.timeline.paces[number].first_step
+        self.spike = self.watch.judge(self.batch.step, self.loss, norm, segment=number, since=since)
         return self.spike is not None and self.spike.action != "report"
 
 

@@ -85,12 +85,12 @@ class Spike:
 class SpikeWatch:
     """The losses and gradients' norms that a run has had of late, and the steps that it has passed over.
 
-    phase, mixture: what they are of. rewinds: the steps that each rewind passes over, in the rewinds' order.
+    segment: of the run's order record, that they are of: a phase on a mixture. rewinds: the steps that each rewind
+    passes over, in the rewinds' order.
     """
 
     recipe: SpikesRecipe
-    phase: str | None = None
-    mixture: str | None = None
+    segment: int | None = None
     losses: deque[float] = field(default_factory=deque)
     norms: deque[float] = field(default_factory=deque)
     skipped: Skipped = ()
@@ -101,23 +101,23 @@ class SpikeWatch:
         cls, recipe: SpikesRecipe, state: Mapping[str, Any] | None, *, skipped: Skipped = (), rewinds: Skipped = ()
     ) -> SpikeWatch:
         """As it was when `state` was made. skipped: of the checkpoint; rewinds: of the run."""
-        state = state or {"phase": None, "mixture": None, "losses": []}
+        state = state or {"segment": None}
         losses, norms = (deque(state.get(kept, ()), maxlen=recipe.window) for kept in ("losses", "norms"))
-        return cls(recipe, state["phase"], state["mixture"], losses, norms, merged((*skipped, *rewinds)), rewinds)
+        return cls(recipe, state["segment"], losses, norms, merged((*skipped, *rewinds)), rewinds)
 
     def state(self) -> dict[str, Any]:
         """What `resumed` needs."""
-        return {"phase": self.phase, "mixture": self.mixture, "losses": list(self.losses), "norms": list(self.norms)}
+        return {"segment": self.segment, "losses": list(self.losses), "norms": list(self.norms)}
 
     def judge(
-        self, step: int, loss: float | None, norm: float | None = None, *, phase: str, mixture: str, since: int = 0
+        self, step: int, loss: float | None, norm: float | None = None, *, segment: int, since: int = 0
     ) -> Spike | None:
         """Whether the loss of a step is a spike, or its gradient's norm, and what is done about it. Remembers both.
 
-        phase, mixture (its id): what the step is of; since: the first step that is of both.
+        segment: that the step is of; since: its first step.
         """
-        if (phase, mixture) != (self.phase, self.mixture):
-            self.phase, self.mixture = phase, mixture
+        if segment != self.segment:
+            self.segment = segment
             self.losses, self.norms = deque(maxlen=self.recipe.window), deque(maxlen=self.recipe.window)
         if loss is None:
             return None

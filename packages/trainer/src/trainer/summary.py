@@ -47,7 +47,7 @@ def summary(directory: Path, last: Checkpoint) -> Iterator[str]:
 
 
 def passed_over(timeline: Timeline) -> str:
-    """Such as `warning: 205 of 900 steps were not learned, for spikes of the loss: 300 to 500 (main), …`."""
+    """Such as `warning: 205 of 900 steps were not learned, for spikes: 300 to 500 (main), …`."""
     skipped = timeline.skipped
     steps = sum(stop - first for first, stop in skipped)
     phases = timeline.phase_steps().items()
@@ -58,7 +58,7 @@ def passed_over(timeline: Timeline) -> str:
     if len(skipped) > NAMED:
         places.append(f"and {len(skipped) - NAMED:,} more places, which the checkpoint has (timeline.skipped)")
     return (
-        f"warning: {steps:,} of {timeline.total_steps:,} steps were not learned, for spikes of the loss: "
+        f"warning: {steps:,} of {timeline.total_steps:,} steps were not learned, for spikes: "
         f"{', '.join(places)}"
     )
 
