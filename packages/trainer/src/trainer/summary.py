@@ -57,10 +57,7 @@ def passed_over(timeline: Timeline) -> str:
         places.append(f"{first}{f' to {stop - 1}' if stop - first > 1 else ''} ({phase})")
     if len(skipped) > NAMED:
         places.append(f"and {len(skipped) - NAMED:,} more places, which the checkpoint has (timeline.skipped)")
-    return (
-        f"warning: {steps:,} of {timeline.total_steps:,} steps were not learned, for spikes: "
-        f"{', '.join(places)}"
-    )
+    return f"warning: {steps:,} of {timeline.total_steps:,} steps were not learned, for spikes: {', '.join(places)}"
 
 
 def _fim_line(counts: Counter[str]) -> str:
