@@ -25,13 +25,14 @@ from tests.commands import Ended, ended
 from work_fixtures import data_recipe, write_raw
 
 from gateway.cli import main
-from gateway.client import Client, Unreachable
+from gateway.client import Client
 from gateway.commands import screen
 from gateway.commands.connection import again, connected
 from gateway.commands.look import ENTRY_COLUMNS, entry_lines, entry_row, print_entries, print_mixtures
 from gateway.commands.screen import table_lines
 from gateway.commands.submit import place_of, read_data_recipe, read_recipe, read_sizes
 from gateway.commands.watch import Watch
+from gateway.failures import Unreachable
 from gateway.ledger import keys
 from gateway.messages import Build, BuildRequest, Event, Failure, FieldError, Mixture, RunRequest
 from manifest.errors import InputError

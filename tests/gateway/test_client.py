@@ -20,7 +20,8 @@ from served import Served, working
 from work_fixtures import data_recipe, write_raw
 
 from gateway import client as client_module
-from gateway.client import Client, Misunderstood, ProblemError, Unreachable, explained, printable
+from gateway.client import Client
+from gateway.failures import Misunderstood, ProblemError, Unreachable, explained, printable
 from gateway.ledger import keys
 from gateway.messages import Build, BuildRequest, Event, FieldError, Problem, ReportRequest
 from gateway.routes import events as routes_events

@@ -23,6 +23,11 @@ VOCAB = 97
 BLOCK = 64
 SIZE = {"layers": 2, "width": 16, "heads": 2, "filter": 40, "vocab_size": VOCAB}
 ALIBI = {"position": "alibi", "feedforward": "swiglu", "norm": "layernorm", "bias": True, "tied": True}
+SCHEDULE = {"shape": "cosine", "warmup_steps": 2, "peak": 0.01, "end": 0.001, "span": "run"}
+TWO_LENGTHS = {
+    "short": {"seq_len": 16, "tokens_per_step": 128, "schedule": SCHEDULE},
+    "long": {"seq_len": 32, "tokens_per_step": 128, "schedule": {"continue": "short"}, "optimizer": "reset"},
+}
 MUP = {"base_width": 32, "base_filter": 64, "embedding": 10.0, "logits": 1.5, "init_std": 0.05}
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.trainer.conftest import entered, never, stop_after
+from tests.trainer.conftest import SCHEDULE, TWO_LENGTHS, entered, never, stop_after
 
 from manifest.artifact import Opened, open_artifact, verify
 from manifest.checkpoint import Checkpoint
@@ -27,11 +27,6 @@ pytestmark = pytest.mark.usefixtures("process_group")
 MakeMixture = Callable[..., Opened]
 MakeRecipe = Callable[..., Path]
 
-SCHEDULE = {"shape": "cosine", "warmup_steps": 2, "peak": 0.01, "end": 0.001, "span": "run"}
-PHASES = {
-    "short": {"seq_len": 16, "tokens_per_step": 128, "schedule": SCHEDULE},
-    "long": {"seq_len": 32, "tokens_per_step": 128, "schedule": {"continue": "short"}, "optimizer": "reset"},
-}
 DRAWS = {"short": {"a": 5, "b": 2}, "long": {"a": 3, "b": 2}}
 
 
@@ -43,7 +38,7 @@ def prepare(
     mixture = make_mixture(DRAWS)
 
     def make(store_name: str = "out", **changes: Any) -> tuple[LocalStore, Run]:
-        recipe = make_recipe(**({"phases": PHASES, "save": {"every_tokens": 256, "keep_full": 2}} | changes))
+        recipe = make_recipe(**({"phases": TWO_LENGTHS, "save": {"every_tokens": 256, "keep_full": 2}} | changes))
         store = LocalStore(tmp_path / store_name)
         return entered(store, recipe, mixture)
 
@@ -91,8 +86,8 @@ def test_a_scheduled_weight_decay_is_in_the_metrics_and_goes_on_after_a_stop(pre
     thirds = [{"share": 0, "value": 0.0}, {"share": 0.4, "value": 0.5}, {"share": 0.8, "value": 0.1}]
     decay = {"shape": "piecewise", "between": "hold", "knots": thirds, "span": "run"}
     phases = {
-        "short": PHASES["short"] | {"weight_decay": decay},
-        "long": PHASES["long"] | {"weight_decay": {"continue": "short"}},
+        "short": TWO_LENGTHS["short"] | {"weight_decay": decay},
+        "long": TWO_LENGTHS["long"] | {"weight_decay": {"continue": "short"}},
     }
     through, stopped = prepare("through", phases=phases), prepare("stopped", phases=phases)
     train(*through, never)
@@ -162,7 +157,7 @@ def test_checkpoints_come_every_so_many_steps_or_so_many_in_all(
 def test_a_phase_may_save_at_a_pace_of_its_own_from_its_first_step(
     prepare: Prepare, own: dict[str, int], expected: list[int]
 ) -> None:
-    _, run = prepare(phases=PHASES | {"long": PHASES["long"] | {"save": own}}, save={"every_steps": 3})
+    _, run = prepare(phases=TWO_LENGTHS | {"long": TWO_LENGTHS["long"] | {"save": own}}, save={"every_steps": 3})
     assert [done for done in range(1, 8) if is_due(run, done)] == expected
 
 
@@ -177,7 +172,7 @@ def test_the_first_loss_is_that_of_the_untrained_twin(prepare: Prepare) -> None:
 
 
 def test_a_loaded_checkpoint_predicts_what_was_learned(prepare: Prepare) -> None:
-    store, run = prepare(phases={"short": PHASES["short"], "long": PHASES["long"] | {"optimizer": "keep"}})
+    store, run = prepare(phases={"short": TWO_LENGTHS["short"], "long": TWO_LENGTHS["long"] | {"optimizer": "keep"}})
     train(store, run, never)
     trained, record = load_model(store.where(run.checkpoint_path(7)))
     untrained, _ = load_model(store.where(run.checkpoint_path(0)))
@@ -285,7 +280,7 @@ def test_other_settings_of_a_group_are_refused(prepare: Prepare) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_its_last_checkpoint(prepare: Prepare) -> None:
-    hot = {"short": PHASES["short"] | {"schedule": SCHEDULE | {"peak": 1e30}}, "long": PHASES["long"]}
+    hot = {"short": TWO_LENGTHS["short"] | {"schedule": SCHEDULE | {"peak": 1e30}}, "long": TWO_LENGTHS["long"]}
     store, run = prepare(phases=hot)
     with pytest.raises(DivergedError, match=r"at step \d"):
         train(store, run, never)

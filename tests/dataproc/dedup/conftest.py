@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+import string
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,32 @@ import pytest
 Make = Callable[..., Any]
 Texts = dict[str, str]
 SOURCES = ("a", "b", "c")
+
+
+def edited(words: list[str], seed: int, edits: int) -> list[str]:
+    """The same words, `edits` of them exchanged."""
+    rng = random.Random(seed)
+    changed = list(words)
+    for place in rng.sample(range(len(words)), edits):
+        changed[place] = "".join(rng.choices(string.ascii_lowercase, k=8))
+    return changed
+
+
+@pytest.fixture(scope="session")
+def write_raw(write_jsonl: Make) -> Callable[..., Path]:
+    """(texts by id (source/name), root) → root, with up to so many raw files for each source."""
+
+    def write(texts: Mapping[str, str], root: Path, files: int = 1) -> Path:
+        records: dict[str, list[dict[str, str]]] = defaultdict(list)
+        for identifier, text in texts.items():
+            source, _, name = identifier.partition("/")
+            records[source].append({"id": name, "text": text})
+        for source, rows in records.items():
+            for number in range(min(files, len(rows))):
+                write_jsonl(root / source / f"{number}.jsonl", rows[number::files])
+        return root
+
+    return write
 
 
 @dataclass(frozen=True)
@@ -29,20 +56,11 @@ class Corpus:
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory, write_jsonl: Make) -> Callable[[Texts], Corpus]:
-    """Texts by id → raw files, up to two for each source."""
+def corpus(tmp_path_factory: pytest.TempPathFactory, write_raw: Make) -> Callable[[Texts], Corpus]:
+    """Texts by id → raw files."""
 
     def make(texts: Texts) -> Corpus:
-        root = tmp_path_factory.mktemp("raw")
-        records: dict[str, list[dict[str, str]]] = defaultdict(list)
-        for identifier, text in texts.items():
-            source, _, name = identifier.partition("/")
-            records[source].append({"id": name, "text": text})
-        for source, rows in records.items():
-            for number, some in enumerate((rows[::2], rows[1::2])):
-                if some:
-                    write_jsonl(root / source / f"{number}.jsonl", some)
-        return Corpus(texts, root)
+        return Corpus(texts, write_raw(texts, tmp_path_factory.mktemp("raw"), 2))
 
     return make
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.trainer.conftest import TWO_LENGTHS
 
 from manifest.artifact import Opened, open_artifact
 from manifest.checkpoint import Checkpoint
@@ -29,11 +30,6 @@ from trainer.sizes import resolve
 
 MakeMixture = Callable[..., Opened]
 MakeRecipe = Callable[..., Path]
-SCHEDULE = {"shape": "cosine", "warmup_steps": 2, "peak": 0.01, "end": 0.001, "span": "run"}
-PHASES = {
-    "short": {"seq_len": 16, "tokens_per_step": 128, "schedule": SCHEDULE},
-    "long": {"seq_len": 32, "tokens_per_step": 128, "schedule": {"continue": "short"}, "optimizer": "reset"},
-}
 OLD = {"short": {"a": 9, "b": 3}, "long": {"a": 3, "b": 2}}
 NEW = {"short": {"a": 4, "c": 4}, "long": {"a": 1, "c": 4}}
 EVERY_STEP = {"every_tokens": 128, "keep_full": 2}
@@ -92,7 +88,7 @@ def new(make_mixture: MakeMixture) -> Opened:
 
 @pytest.fixture
 def arm(tmp_path: Path, old: Opened, make_recipe: MakeRecipe, process_group: None) -> Arm:
-    recipe = resolve(make_recipe(phases=PHASES, save=EVERY_STEP), None)
+    recipe = resolve(make_recipe(phases=TWO_LENGTHS, save=EVERY_STEP), None)
     store = LocalStore(tmp_path / "runs")
     return Arm(FitOptions(recipe, old.uri, store.uri, Workers(None, 1), name="mine"), store)
 

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.trainer.conftest import SCHEDULE
 from tests.trainer.continuation.conftest import (
-    SCHEDULE,
     Arm,
     MakeMixture,
     MakeRecipe,

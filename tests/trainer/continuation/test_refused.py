@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.trainer.continuation.conftest import EVERY_STEP, NEW, PHASES, Arm, MakeMixture, MakeRecipe, changed
+from tests.trainer.conftest import TWO_LENGTHS
+from tests.trainer.continuation.conftest import EVERY_STEP, NEW, Arm, MakeMixture, MakeRecipe, changed
 
 from manifest.artifact import Opened
 from manifest.errors import InputError, NotAnArtifact, RecipeError, WrongArtifact
@@ -99,7 +100,7 @@ def test_a_run_whose_last_steps_all_begin_within_a_block_is_refused(
     tmp_path: Path, old: Opened, new: Opened, make_recipe: MakeRecipe, process_group: None
 ) -> None:
     # 17 blocks of 4 windows, 3 per step: of the long phase's 5 blocks, the last step begins within the last block.
-    odd = {name: {**phase, "seq_len": 16, "tokens_per_step": 48} for name, phase in PHASES.items()}
+    odd = {name: {**phase, "seq_len": 16, "tokens_per_step": 48} for name, phase in TWO_LENGTHS.items()}
     recipe = resolve(make_recipe(phases=odd, save=EVERY_STEP), None)
     store = LocalStore(tmp_path / "runs")
     arm = Arm(FitOptions(recipe, old.uri, store.uri, Workers(None, 1), name="mine"), store)

@@ -7,10 +7,7 @@ It counts as large as it is: one that grows on demand has to grow first. The tra
 from __future__ import annotations
 
 import os
-import re
-import secrets
 import signal
-import socket
 import sys
 import threading
 import time
@@ -21,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from manifest.errors import InputError, WinnowError, disk_error
+from manifest.ray_cluster import QUIET, join, lock_out_others
 from manifest.store import LocalStore
 from trainer.place import Place, free_port, process_environment
 from trainer.progress import say
@@ -30,10 +28,6 @@ from trainer.workers import POLL_S, Asked, Tick, Workers
 
 PATIENCE_S = 2.0
 """So long no word is lost over a Ray cluster that is busy."""
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-KNOCK_S = 5.0
-WAIT_VARIABLE = "RAY_gcs_server_port_wait_time_s"
-"""In Ray 2.60 a number of attempts to connect, each of up to 40 s."""
 
 
 class _Actor:
@@ -164,15 +158,12 @@ def _ray(workers: Workers) -> Iterator[ModuleType]:
     """
     running = workers.address if workers.address != "ray" else os.environ.get("RAY_ADDRESS") or None
     if running is None:
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        # Whoever does not inherit this token is refused: Ray listens on all interfaces.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        lock_out_others()
     import ray  # after the environment, which Ray reads when it is imported
 
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if running is not None:
-        _join(ray, running)
+        join(ray, running)
     else:
         ray.init("local", num_cpus=workers.count, include_dashboard=False, object_store_memory=100_000_000, **QUIET)
     if threading.current_thread() is threading.main_thread():
@@ -187,32 +178,6 @@ def _ray(workers: Workers) -> Iterator[ModuleType]:
 def cluster(workers: Workers) -> AbstractContextManager[ModuleType]:
     """Ray, for other work than a run's: connected to a cluster, or started here. Raises InputError as `launch` does."""
     return _ray(workers)
-
-
-def _join(ray: ModuleType, address: str) -> None:
-    """Connects to a running cluster: host:port, ray://host:port or auto, which is the one on this machine.
-
-    Raises InputError for another address, and if no cluster lets us in there. Left to itself Ray would try for a
-    quarter of an hour.
-    """
-    match = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
-    if match is None and address != "auto":
-        raise InputError(f"{address} is no address of a Ray cluster: expected host:port or ray://host:port")
-    told_to_wait = WAIT_VARIABLE in os.environ
-    try:
-        if match is not None:
-            socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
-        os.environ.setdefault(WAIT_VARIABLE, "1")
-        ray.init(address, **QUIET)
-    except (OSError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"no Ray cluster can be used at {address} ({reason}); start one, set RAY_ADDRESS to where one runs (with "
-            "RAY_AUTH_MODE and RAY_AUTH_TOKEN as they are there), or use --workers local:N"
-        ) from error
-    finally:
-        if not told_to_wait:
-            os.environ.pop(WAIT_VARIABLE, None)
 
 
 def _named(error: Any) -> WinnowError:

@@ -5,19 +5,13 @@
         print(client.wait(build.id).result)
 
 A request is sent again if the connection breaks or the service is away for a moment; what it asks for is done once,
-however often it comes.
-
-    WinnowError
-    ├── Unreachable      nobody answers
-    ├── Misunderstood    what answers is no Winnow service, or one of another version
-    └── ProblemError     the service says no, and why
+however often it comes. What it raises is in gateway/failures.py.
 """
 
 from __future__ import annotations
 
 import re
 import time
-import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,13 +24,13 @@ import httpx2
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from gateway.address import DEFAULT_SERVER, LOOPBACK
+from gateway.failures import Misunderstood, ProblemError, Unreachable, printable
 from gateway.ledger.states import Kind, State
 from gateway.messages import (
     Build,
     BuildPlan,
     BuildRequest,
     Event,
-    FieldError,
     Log,
     Metrics,
     Mixture,
@@ -49,7 +43,7 @@ from gateway.messages import (
     RunPlan,
     RunRequest,
 )
-from manifest.errors import InputError, WinnowError
+from manifest.errors import InputError
 
 PAGE = 200
 TRIES = 4
@@ -80,49 +74,6 @@ _PLANS: dict[type[Submission], TypeAdapter[Any]] = {
     ReportRequest: TypeAdapter(ReportPlan),
 }
 _TREE: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
-
-
-def printable(text: str) -> str:
-    """Text that somebody else wrote, for a terminal: colours dropped, other control characters spelt out."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text).replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(c if c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs" else _spelt(c) for c in plain)
-
-
-def _spelt(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
-
-
-class Unreachable(WinnowError):  # noqa: N818 - named as one would say it
-    """The server does not answer, or says that it cannot at present."""
-
-
-class Misunderstood(WinnowError):  # noqa: N818
-    """What answers is no Winnow service, or one of another version."""
-
-
-class ProblemError(WinnowError):
-    """The service refuses. `problem` says why; a status of 4xx is the caller's doing."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(explained(problem.detail or problem.title, problem.errors))
-        self.problem = problem
-        self.exit_code = InputError.exit_code if 400 <= problem.status < 500 else WinnowError.exit_code
-
-
-def explained(detail: str, errors: Sequence[FieldError]) -> str:
-    """What is wrong, and a line per wrong field: /recipe/dedup/threshold → `recipe.dedup.threshold: …`.
-
-    A detail all of whose words are said by the fields is left out.
-    """
-    fields = [f"{_dotted(error.pointer)}: {error.detail}" for error in errors]
-    if set(re.findall(r"\w+", detail)) <= set(re.findall(r"\w+", " ".join(fields))):
-        detail = f"{len(fields)} fields are wrong" if len(fields) > 1 else fields.pop()
-    return printable("\n  ".join([detail, *fields]))
-
-
-def _dotted(pointer: str) -> str:
-    parts = (part.replace("~1", "/").replace("~0", "~") for part in pointer.removeprefix("/").split("/"))
-    return ".".join(parts) or "the request"
 
 
 def kind_of(entry_id: str) -> Kind:

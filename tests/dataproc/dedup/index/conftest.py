@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import string
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.dataproc.dedup.conftest import edited
 
 from dataproc.dedup.index.add import add, open_or_make, probe
 from dataproc.dedup.index.state import Index
@@ -39,21 +39,7 @@ def jaccard() -> Callable[[str, str], float]:
 
 
 @pytest.fixture(scope="session")
-def edited() -> Callable[[list[str], int, int], list[str]]:
-    """(words, seed, edits) → the same words, so many of them exchanged."""
-
-    def edit(words: list[str], seed: int, edits: int) -> list[str]:
-        rng = random.Random(seed)
-        changed = list(words)
-        for place in rng.sample(range(len(words)), edits):
-            changed[place] = "".join(rng.choices(string.ascii_lowercase, k=8))
-        return changed
-
-    return edit
-
-
-@pytest.fixture(scope="session")
-def corpus(words: Make, edited: Make) -> dict[str, str]:
+def corpus(words: Make) -> dict[str, str]:
     """70 documents of two sources, by id: families of edits, copies of some of them, and texts without a shingle."""
     rng = random.Random(5)
     texts: dict[str, str] = {}
@@ -65,22 +51,6 @@ def corpus(words: Make, edited: Make) -> dict[str, str]:
     for number, copied in enumerate(rng.sample(sorted(texts), 6)):
         texts[f"{rng.choice('ab')}/copy-{number}"] = texts[copied].upper() + "!"
     return {**texts, "a/short-1": "Short", "b/short-2": "short.", "a/short-3": "other", "b/short-4": "..."}
-
-
-@pytest.fixture(scope="session")
-def write_raw(write_jsonl: Make) -> Callable[[Texts, Path], Path]:
-    """Texts by id (source/name) → raw files, one for each source."""
-
-    def write(texts: Texts, root: Path) -> Path:
-        records: dict[str, list[dict[str, str]]] = defaultdict(list)
-        for identifier, text in texts.items():
-            source, _, name = identifier.partition("/")
-            records[source].append({"id": name, "text": text})
-        for source, rows in records.items():
-            write_jsonl(root / source / "1.jsonl", rows)
-        return root
-
-    return write
 
 
 @pytest.fixture(scope="session")

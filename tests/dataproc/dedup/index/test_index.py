@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.dataproc.dedup.conftest import edited
 
 from dataproc.dedup.index import batch, known
 from dataproc.dedup.index.add import add, open_or_make
@@ -109,9 +110,7 @@ def test_the_report_of_a_batch_names_who_comes_and_goes(shelf: Make, words: Make
     assert (second["id"], second["status"], second["match"], second["jaccard"]) == ("a/5", "kept", "b/1", 1.0)
 
 
-def test_a_document_that_joins_two_clusters_demotes_one_survivor(
-    shelf: Make, words: Make, edited: Make, jaccard: Jaccard
-) -> None:
+def test_a_document_that_joins_two_clusters_demotes_one_survivor(shelf: Make, words: Make, jaccard: Jaccard) -> None:
     middle = words(1, 60)
     left, right = " ".join(edited(middle, 2, 2)), " ".join(edited(middle, 9, 2))
     assert jaccard(left, right) < THRESHOLD <= jaccard(left, " ".join(middle))
@@ -214,7 +213,7 @@ def test_cutting_it_up_changes_nothing(
 
 
 def test_a_hot_bucket_is_compared_in_part_and_counted(
-    shelf: Make, words: Make, edited: Make, monkeypatch: pytest.MonkeyPatch
+    shelf: Make, words: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = words(1, 80)
     filled = shelf()
@@ -241,7 +240,7 @@ def test_a_probe_reports_what_adding_would_and_changes_nothing(
     assert [repr(row) for row in filled.report(new)] == [repr(row) for row in asked]
 
 
-def test_a_text_is_told_the_nearest_document(shelf: Make, words: Make, edited: Make, jaccard: Jaccard) -> None:
+def test_a_text_is_told_the_nearest_document(shelf: Make, words: Make, jaccard: Jaccard) -> None:
     base = words(1, 60)
     once = edited(base, 1, 1)
     old = {"b/1": " ".join(once), "b/2": " ".join(edited(once, 2, 1)), "a/3": " ".join(edited(once, 3, 1))}

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.dataproc.dedup.conftest import edited
 
 from dataproc.dedup.index.known import documents_of, members_of
 from dataproc.dedup.index.questions import nearest
@@ -49,7 +50,7 @@ def without(corpus: Texts, dead: set[str]) -> dict[str, str]:
 
 
 @pytest.fixture
-def chain(words: Make, edited: Make, jaccard: Jaccard) -> dict[str, str]:
+def chain(words: Make, jaccard: Jaccard) -> dict[str, str]:
     """a/1 and a/3 are near a/2, but not near each other; so for a/4 and a/5."""
     texts = {}
     for first, seed in ((1, 1), (4, 7)):

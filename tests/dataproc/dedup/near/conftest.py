@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.dataproc.dedup.conftest import edited
 
 from dataproc.workers import Workers
 
@@ -53,32 +54,6 @@ def components(texts: Texts, unit: str = "char") -> set[frozenset[str]]:
     return {frozenset(group) for group in members.values() if len(group) > 1}
 
 
-def edited(words: list[str], seed: int, edits: int) -> list[str]:
-    """The same words, `edits` of them exchanged."""
-    rng = random.Random(seed)
-    changed = list(words)
-    for place in rng.sample(range(len(words)), edits):
-        changed[place] = "".join(rng.choices(string.ascii_lowercase, k=8))
-    return changed
-
-
-@pytest.fixture(scope="session")
-def raw(write_jsonl: Make) -> Callable[[Texts, Path], Path]:
-    """Texts by id (source/name) → raw files, two for each source."""
-
-    def write(texts: Texts, root: Path) -> Path:
-        records: dict[str, list[dict[str, str]]] = defaultdict(list)
-        for identifier, text in texts.items():
-            source, _, name = identifier.partition("/")
-            records[source].append({"id": name, "text": text})
-        for source, rows in records.items():
-            write_jsonl(root / source / "1.jsonl", rows[::2])
-            write_jsonl(root / source / "2.jsonl", rows[1::2])
-        return root
-
-    return write
-
-
 def near(recipe: Make, order: Iterable[str], dedup: dict[str, Any]) -> Any:
     """A recipe over the sources in `order` that does nothing but deduplicate."""
     sources = {name: {"files": f"{name}/*", "id": "id"} for name in order}
@@ -86,12 +61,14 @@ def near(recipe: Make, order: Iterable[str], dedup: dict[str, Any]) -> Any:
 
 
 @pytest.fixture
-def deduped(tmp_path: Path, raw: Callable[[Texts, Path], Path], recipe: Make, build: Make) -> Make:
+def deduped(tmp_path: Path, write_raw: Make, recipe: Make, build: Make) -> Make:
     """Texts → a build up to their deduplication."""
 
     def run(texts: Texts, *, order: Iterable[str] = (), **dedup: Any) -> Any:
         names = list(order) or sorted({i.partition("/")[0] for i in texts})
-        return build(near(recipe, names, dedup), raw(texts, tmp_path / "raw"), tmp_path / "store", until="deduped")
+        return build(
+            near(recipe, names, dedup), write_raw(texts, tmp_path / "raw", 2), tmp_path / "store", until="deduped"
+        )
 
     return run
 
@@ -99,13 +76,13 @@ def deduped(tmp_path: Path, raw: Callable[[Texts, Path], Path], recipe: Make, bu
 @pytest.fixture(scope="session")
 def of_families(
     tmp_path_factory: pytest.TempPathFactory,
-    raw: Callable[[Texts, Path], Path],
+    write_raw: Make,
     families: Texts,
     recipe: Make,
     build: Make,
 ) -> Make:
     """A build of `families`. All go into one store, so that they share what they can; `apart`: a store of its own."""
-    root = raw(families, tmp_path_factory.mktemp("raw"))
+    root = write_raw(families, tmp_path_factory.mktemp("raw"), 2)
     shared = tmp_path_factory.mktemp("store")
 
     def run(workers: Workers | None = None, *, apart: bool = False, **dedup: Any) -> Any:

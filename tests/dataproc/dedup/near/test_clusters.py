@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests.dataproc.dedup.near.conftest import THRESHOLD, Make, Texts, clusters, components, edited, jaccard, kept
+from tests.dataproc.dedup.conftest import edited
+from tests.dataproc.dedup.near.conftest import THRESHOLD, Make, Texts, clusters, components, jaccard, kept
 
 from dataproc.dedup import members, ranges, sign, survivors
 from dataproc.dedup import shingles as shingles_

@@ -7,7 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.dataproc.dedup.near.conftest import THRESHOLD, Make, Texts, clusters, components, edited, jaccard, near
+from tests.dataproc.dedup.conftest import edited
+from tests.dataproc.dedup.near.conftest import THRESHOLD, Make, Texts, clusters, components, jaccard, near
 
 from dataproc.dedup import links
 

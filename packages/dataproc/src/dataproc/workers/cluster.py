@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
-import secrets
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import ModuleType
 from typing import Any
 
-from manifest.errors import InputError
+from manifest.ray_cluster import QUIET, join, lock_out_others
 
-QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-KNOCK_S = 5.0
-WAIT_VARIABLE = "RAY_gcs_server_port_wait_time_s"
-"""In Ray 2.60 a number of attempts to connect, each of up to 40 s."""
 OBJECT_STORE_BYTES = 100_000_000  # data goes through files, so Ray's object store holds only task records
 
 
@@ -27,9 +19,7 @@ def private_ray(workers: int, *, dashboard: bool = False) -> Iterator[str | None
 
     Gives the URL of its dashboard, on 127.0.0.1, if it is to have one.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    lock_out_others()
     import ray  # after the environment, which Ray reads when it is imported
 
     options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", **QUIET}
@@ -69,37 +59,11 @@ def running_ray(spec: str) -> Iterator[None]:
     """Within it, this process is connected to a cluster: `ray` or `ray://host:port`. Raises InputError."""
     import ray
 
-    _join(ray, spec if spec != "ray" else os.environ.get("RAY_ADDRESS") or "auto")
+    join(ray, spec if spec != "ray" else os.environ.get("RAY_ADDRESS") or "auto")
     try:
         yield
     finally:
         ray.shutdown()
-
-
-def _join(ray: ModuleType, address: str) -> None:
-    """Connects to a running cluster: host:port, ray://host:port or auto, which is the one on this machine.
-
-    Raises InputError for another address, and if no cluster lets us in there. Left to itself Ray would try for a
-    quarter of an hour.
-    """
-    match = re.fullmatch(r"(?:ray://)?\[?([^/]+?)\]?:(\d+)", address)
-    if match is None and address != "auto":
-        raise InputError(f"{address} is no address of a Ray cluster: expected host:port or ray://host:port")
-    told_to_wait = WAIT_VARIABLE in os.environ
-    try:
-        if match is not None:
-            socket.create_connection((match[1], int(match[2])), timeout=KNOCK_S).close()
-        os.environ.setdefault(WAIT_VARIABLE, "1")
-        ray.init(address, **QUIET)
-    except (OSError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"no Ray cluster can be used at {address} ({reason}); start one, set RAY_ADDRESS to where one runs (with "
-            "RAY_AUTH_MODE and RAY_AUTH_TOKEN as they are there), or use --workers local:N"
-        ) from error
-    finally:
-        if not told_to_wait:
-            os.environ.pop(WAIT_VARIABLE, None)
 
 
 def cluster_cpus() -> int:

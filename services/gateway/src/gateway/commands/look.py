@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.client import KINDS, Client, ProblemError, Unreachable, explained, printable
+from gateway.client import KINDS, Client
 from gateway.commands.connection import connected
 from gateway.commands.screen import age, count, print_json, print_table, progress_line, result, say, state_of
 from gateway.commands.watch import duration
+from gateway.failures import ProblemError, Unreachable, explained, printable
 from gateway.ledger.states import ENDED
 from gateway.messages import Build, Log, Mixture, Report, Run
 from manifest.errors import InputError

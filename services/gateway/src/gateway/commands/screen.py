@@ -14,7 +14,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from gateway.client import printable
+from gateway.failures import printable
 from gateway.messages import Entry
 from manifest.progress import Progress, span
 

@@ -12,9 +12,10 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from gateway.client import Client, Unreachable, explained, printable
+from gateway.client import Client
 from gateway.commands.connection import again, connected
 from gateway.commands.screen import errors, left, print_json, result
+from gateway.failures import Unreachable, explained, printable
 from gateway.ledger.states import ENDED, State
 from gateway.messages import Build, Event, Report, Run
 from manifest.errors import InputError, WinnowError

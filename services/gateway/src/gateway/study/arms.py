@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gateway.client import Client, Submission, explained
+from gateway.client import Client, Submission
+from gateway.failures import explained
 from gateway.jobs.journal import LOG
 from gateway.ledger.states import ENDED
 from gateway.messages import Build, BuildOptions, BuildRequest, Report, ReportRequest, Run, RunRequest
