@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataproc.export.directory import LOCK, _draft
 from manifest.artifact import open_artifact, verify
 
 Export = Callable[..., Any]
@@ -88,15 +86,6 @@ def test_two_at_once_make_one(sliced: Any, zygote: Any, tmp_path: Path) -> None:
     assert [(outcome.code, outcome.stdout) for outcome in outcomes] == [(0, f"{tmp_path / 'out'}\n")] * 2
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert verify(tmp_path / "out") > 0
-
-
-def test_a_process_that_has_published_leaves_the_draft_of_one_that_has_just_begun(tmp_path: Path) -> None:
-    with ExitStack() as second:
-        with _draft(tmp_path / "out", "a") as published:
-            published.path.rename(tmp_path / "out")
-            begun = second.enter_context(_draft(tmp_path / "out", "a"))
-        assert (begun.path / LOCK).is_file()
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_directory_in_use_is_refused_and_left_alone(command: Export, tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dataproc import licences
 from dataproc.documents import DOCUMENTS, ShardWriter
-from dataproc.export import licences, parquet
+from dataproc.export import parquet
 from dataproc.export.card import size_category
 from dataproc.export.members import members
 from dataproc.export.parts import Part, schema_of, write_part

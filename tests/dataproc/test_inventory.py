@@ -80,6 +80,19 @@ def test_a_dry_build_hashes_and_writes_nothing_down(raw: Path, tmp_path: Path, r
     assert not (tmp_path / "dry").exists()
 
 
+def test_a_dry_build_hashes_no_mountains(
+    raw: Path, tmp_path: Path, recipe: Make, hashed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    wet = listed(recipe, raw, tmp_path / "store", Serial())
+    (raw / "b" / "3.jsonl").write_text('{"text": "new"}')
+    monkeypatch.setattr(module, "DRY_BYTES", 10)
+    dry = listed(recipe, raw, tmp_path / "store", Serial(), dry=True)
+    assert len(hashed) == 6  # those of the build
+    assert dry["a"] == wet["a"]
+    assert dry["b"].items() > wet["b"].items()  # what a build has read is known
+    assert "1 raw files (0.0 GB) are new, or were touched" in capsys.readouterr().err
+
+
 def test_a_listing_has_a_key_and_content_an_identity(raw: Path, tmp_path: Path) -> None:
     recipe = DataRecipe.model_validate(
         {

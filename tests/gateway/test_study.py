@@ -175,7 +175,7 @@ def test_a_paired_difference_is_surer_than_the_scores_it_is_between() -> None:
         value = sum(bits for _, _, bits in of.values()) / sum(size for _, size, _ in of.values())
         return Cell({}, "", None, (0,), 1, {ALL: Figure(value, None, None, None, 40)}, of)
 
-    found = difference(cell(documents(seed=1, better=0.1)), cell(documents(seed=2)), ALL)
+    found = difference(cell(documents(seed=1, better=0.1)), documents(seed=2), ALL)
     assert found is not None
     assert found.low is not None
     assert found.high is not None
@@ -183,7 +183,7 @@ def test_a_paired_difference_is_surer_than_the_scores_it_is_between() -> None:
     assert found.value == pytest.approx(-0.1, abs=0.01)
     assert found.high - found.low < 0.02  # the documents themselves differ by 2
     other = {f"x{i}": row for i, row in enumerate(documents(seed=1).values())}
-    assert difference(cell(documents(seed=1)), cell(other), ALL) is None
+    assert difference(cell(documents(seed=1)), other, ALL) is None
 
 
 @pytest.fixture
@@ -224,6 +224,32 @@ def test_a_study_is_carried_out_and_the_same_command_finds_it_done(
     assert run(served, file) == 0  # nobody works, and nobody needs to
     assert capsys.readouterr().err.count("runs: 2, 2 of them ended before") == 2
     assert (served.home / "out" / "study.md").read_text() == text
+
+
+@pytest.mark.slow
+def test_what_the_arms_start_from_is_scored_over_their_held_out_text(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = study_file(served.home, axes={"peak": {"field": PEAK, "values": [0.01]}})
+    with working(served):
+        assert run(served, first) == 0, capsys.readouterr().err
+        (base,) = (served.home / "store" / "runs").iterdir()
+        start = {"train.start_from": f"runs/{base.name}", "train.size": None, "data.name": "other"}
+        file = study_file(served.home, name="tuned", baseline=True, set=start)
+        assert run(served, file) == 0, capsys.readouterr().err
+    out = served.home / "out"
+    made = json.loads((out / "study.json").read_text())
+    for cell in made["cells"]:
+        less = cell["less_baseline"]["all"]
+        assert less["low"] < less["value"] < less["high"] < 0  # the base has read little, and the arms read it again
+    text = (out / "study.md").read_text()
+    assert f"| 0.01 | {made['cells'][0]['less_baseline']['all']['value']:+.4f} [" in text
+    assert "reports of the baseline: 1" in capsys.readouterr().err
+
+
+def test_a_baseline_wants_a_model_to_start_from(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"baseline: the arm starts from no model"):
+        load(tmp_path, baseline=True)
 
 
 def test_an_arm_that_failed_is_told_with_its_log_and_tried_again_only_when_asked(

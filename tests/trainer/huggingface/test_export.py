@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -245,16 +243,6 @@ def test_nothing_is_written_into_what_is_there(checkpoint: Path, tmp_path: Path)
     with pytest.raises(InputError, match="holds another export"):
         export(options(checkpoint, tmp_path / "empty", dtype="bfloat16"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "full"]
-
-
-def test_two_processes_do_not_write_the_same_export(checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / ".out.draft").mkdir()
-    descriptor = os.open(tmp_path / ".out.draft", os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with pytest.raises(InputError, match="is being written by another process"):
-        export(options(checkpoint, tmp_path / "out"))
-    os.close(descriptor)
-    export(options(checkpoint, tmp_path / "out"))
 
 
 @pytest.mark.parametrize(("bits", "dtype", "said"), [(3, "float32", "only 4"), (4, "float16", "use bfloat16")])

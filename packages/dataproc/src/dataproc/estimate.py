@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from dataproc import dialogues
+from dataproc.dedup.cleaning import clean as cleaned
 from dataproc.raw import RawFile, RawRoot, Unreadable, is_plain_text, open_bytes, records
 from dataproc.recipe import DataRecipe
 from dataproc.recipe.sources import Clean, Source
@@ -117,11 +118,13 @@ def _count(record: dict[str, Any] | Unreadable, source: Source, clean: Clean, sa
     text = None if isinstance(record, Unreadable) else _text_of(record, source)
     if text is None:
         sample.bad += 1
-    elif len(text) < clean.min_chars:
+        return
+    encoded = text.encode("utf-8", "replace")  # a lone surrogate becomes one character, as in the build
+    if not text or len(cleaned(encoded.decode())) < clean.min_chars:
         sample.short += 1
     else:
         sample.documents += 1
-        sample.text_bytes += len(text.encode("utf-8", "replace"))
+        sample.text_bytes += len(encoded)
         sample.texts.append(text)
 
 

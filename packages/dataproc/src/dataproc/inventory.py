@@ -25,6 +25,8 @@ CACHE = ".cache"
 BEFORE_EVALUATIONS = ("documents", "signatures")
 """Builds that end here read no evaluation file."""
 NONE: Mapping[str, Sequence[RawFile]] = {}
+DRY_BYTES = 1_000_000_000
+"""What a dry run hashes at most. Of a file that no build has read nothing can be re-used, unless it is a copy."""
 HASHING = "hashing raw files"
 """The stage that listeners hear of."""
 
@@ -103,6 +105,12 @@ class Hashed(Model):
 
 
 def _hash(files: Sequence[RawFile], build: Build) -> list[RawFile]:
+    if build.dry and (size := sum(file.bytes for file in files)) > DRY_BYTES:
+        progress.say(
+            f"{len(files):,} raw files ({size / 1e9:,.1f} GB) are new, or were touched since a build into this store "
+            "read them; what follows takes their content for new"
+        )
+        return [file.model_copy(update={"sha256": _key(file)}) for file in files]
     if build.dry or not files:
         return [sha256_of(file) for file in progress.track(files, label=HASHING, total=len(files))]
     with build.store.draft(f"hashes/{short(digest_of([_key(file) for file in files]))}") as directory:

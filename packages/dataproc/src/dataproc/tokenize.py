@@ -8,6 +8,7 @@ Shards hold ranges of the id hash: documents are exchanged by it, then each part
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -32,7 +33,8 @@ from manifest.record import Model, Shard
 
 STAGE = "tokenize/1"
 SHARD_TEXT_BYTES = 256_000_000
-BATCH_BYTES = 2_000_000  # two batches are in memory, and their tokens as objects take twenty times as much
+BATCH_BYTES = 2_000_000  # three batches are in memory, and their tokens as objects take twenty times as much
+AHEAD = 2
 SUFFIXES = (".bin", ".idx", ".ids")
 MASK = ".mask"
 
@@ -122,16 +124,18 @@ def _write(table: pa.Table, encoder: Tokenizer, end: int, writer: ShardWriter) -
 
 
 def _encoded(table: pa.Table, encoder: Tokenizer) -> Iterator[tuple[list[str], list[Encoding]]]:
-    """Batches of ids and encodings. The next batch is encoded, on all cores, while the last one is written on one."""
-    with ThreadPoolExecutor(1) as ahead:
-        waiting: tuple[list[str], Future[list[Encoding]]] | None = None
+    """Batches of ids and encodings. While one is written, on one core, the next AHEAD are encoded on all: two at once,
+    for a batch ends with its last text on a core alone.
+    """
+    with ThreadPoolExecutor(AHEAD) as pool:
+        waiting: deque[tuple[list[str], Future[list[Encoding]]]] = deque()
         for ids, texts in _batches(table):
-            next_ = ids, ahead.submit(encoder.encode_batch_fast, texts, add_special_tokens=False)
-            if waiting is not None:
-                yield waiting[0], waiting[1].result()
-            waiting = next_
-        if waiting is not None:
-            yield waiting[0], waiting[1].result()
+            waiting.append((ids, pool.submit(encoder.encode_batch_fast, texts, add_special_tokens=False)))
+            if len(waiting) > AHEAD:
+                first, encodings = waiting.popleft()
+                yield first, encodings.result()
+        for last, encodings in waiting:
+            yield last, encodings.result()
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,6 @@
 """What is scored: a checkpoint, and what it was trained from.
 
-    checkpoint ──► its last mixture ──► tokenizer, held-out documents
+    checkpoint ──► its last mixture ──► tokenizer, held-out documents (or those of another mixture)
 
 Everything is found through the manifests' own references and held against the ids that they name.
 """
@@ -20,7 +20,7 @@ from manifest.record import Artifact, Reference
 
 @dataclass(frozen=True)
 class Subject:
-    """A checkpoint with the artifacts that are needed to score it."""
+    """A checkpoint with the artifacts that are needed to score it. heldout: its own mixture's, or another's."""
 
     checkpoint: Opened
     mixture: Opened
@@ -65,21 +65,16 @@ def open_newest(uri: str | Path) -> Subject:
     return open_subject(newest_checkpoint(uri) if is_run else uri)
 
 
-def open_subject(uri: str | Path) -> Subject:
-    """A checkpoint and all that scoring it needs.
+def open_subject(uri: str | Path, heldout_of: str | Path | None = None) -> Subject:
+    """A checkpoint and all that scoring it needs. heldout_of: the mixture whose held-out documents are scored; its own
+    if None.
 
     Raises ArtifactError: something is missing or not what the manifests say, or the mixture held nothing out.
     """
     checkpoint = open_artifact(uri, kind="checkpoint")
     mixture = _open(checkpoint, _mixture_of(checkpoint))
-    record = mixture.manifest
-    assert isinstance(record, Mixture)
-    if record.heldout is None:
-        raise WrongArtifact(
-            f"{mixture.uri} has no held-out documents, so there is nothing that the model has not seen; set "
-            "`holdout: {fraction: …}` in the data recipe, build the mixture again and train on it"
-        )
-    return Subject(checkpoint, mixture, _tokenizer_of(mixture, record), _open(mixture, record.heldout))
+    held = mixture if heldout_of is None else open_artifact(heldout_of, kind="mixture")
+    return Subject(checkpoint, mixture, _tokenizer_of(mixture), _heldout_of(held))
 
 
 def _mixture_of(checkpoint: Opened) -> Reference:
@@ -106,7 +101,20 @@ def _open(base: Opened, reference: Reference) -> Opened:
     return opened
 
 
-def _tokenizer_of(mixture: Opened, record: Mixture) -> Opened:
+def _heldout_of(mixture: Opened) -> Opened:
+    record = mixture.manifest
+    assert isinstance(record, Mixture)
+    if record.heldout is None:
+        raise WrongArtifact(
+            f"{mixture.uri} has no held-out documents, so there is nothing that the model has not seen; set "
+            "`holdout: {fraction: …}` in the data recipe, build the mixture again and train on it"
+        )
+    return _open(mixture, record.heldout)
+
+
+def _tokenizer_of(mixture: Opened) -> Opened:
+    record = mixture.manifest
+    assert isinstance(record, Mixture)
     opened = open_artifact(resolve(mixture.uri, record.tokenizer.uri))
     found = opened.manifest.digest if isinstance(opened.manifest, Artifact) else ""
     if found != record.tokenizer.digest:

@@ -39,6 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     subject.add_argument("--run", metavar="PATH", help="a run's directory; its newest checkpoint is scored")
     score.add_argument("--out", required=True, metavar="STORE", help="the store: a directory or s3://bucket/prefix")
     score.add_argument(
+        "--heldout",
+        metavar="MIXTURE",
+        help="score what this mixture held out (default: the one that the checkpoint was trained on)",
+    )
+    score.add_argument(
         "--compare-to",
         metavar="REPORT",
         help="a report over the same documents, to compare with (over the recipe's)",
@@ -60,17 +65,19 @@ def _score(arguments: argparse.Namespace) -> None:
     from evalkit.compare import open_report
     from evalkit.recipe import load_recipe
     from evalkit.report import score
-    from evalkit.summary import table
+    from evalkit.summary import table, warnings
     from manifest.store import open_store
 
     recipe = load_recipe(Path(arguments.recipe))
     batch_tokens = flag_count("--batch-tokens", arguments.batch_tokens)
     compare_to = arguments.compare_to or recipe.compare_to
     compared = open_report(compare_to) if compare_to else None
-    subject = open_subject(arguments.checkpoint or newest_checkpoint(arguments.run))
+    subject = open_subject(arguments.checkpoint or newest_checkpoint(arguments.run), arguments.heldout)
     progress.say(f"scoring {subject.record.name} (step {subject.record.step} of {subject.record.timeline.total_steps})")
     report = score(recipe, subject, open_store(arguments.out), compared=compared, batch_tokens=batch_tokens)
     progress.console.print(table(report))
+    for line in warnings(report):
+        progress.say(line)
     print(report.uri)
 
 

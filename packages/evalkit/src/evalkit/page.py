@@ -86,6 +86,7 @@ def _context(report: Report, subject: Subject, compared: Opened | None) -> dict[
         "compared": _compared(compared),
         "uniform": uniform_bits_per_byte(report.summary),
         "phases": phases(subject.record),
+        "trained_on": report.summary["trained_on"],
         "mixture": subject.mixture_record,
         "retention": _retention(subject.mixture_record.summary.get("sources", {})),
         "trees": branches(lineage(item.uri) for item in (subject.checkpoint, compared) if item is not None),

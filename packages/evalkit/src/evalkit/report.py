@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +27,7 @@ from evalkit.checkpoint import Subject
 from evalkit.page import pages
 from evalkit.recipe import EvalRecipe
 from evalkit.tasks import bits_per_byte
+from evalkit.trained_on import trained_on
 from manifest.artifact import Opened, open_artifact, relative_uri
 from manifest.identity import short
 from manifest.record import FileEntry, Producer, Reference, fingerprint, now
@@ -33,7 +35,7 @@ from manifest.report import Report
 from manifest.store import Store
 from trainer.model.shape import Shape
 
-STAGE = "score/1"
+STAGE = "score/2"
 LIBRARIES = ("numpy", "tokenizers", "torch")
 
 
@@ -107,8 +109,10 @@ def _inputs(subject: Subject, compared: Opened | None, *, base: str) -> dict[str
 
 
 def _summary(subject: Subject, found: pa.Table) -> dict[str, Any]:
-    """The model, and how much of every source was scored."""
+    """The model, how much of every source was scored, and how many of these documents it may have been trained on."""
     record, tokenizer = subject.record, subject.mixture_record.tokenizer
+    sources = dict(zip(found["id"].to_pylist(), found["source"].to_pylist(), strict=True))
+    known = trained_on(subject.checkpoint, sources)
     sizes = found.group_by("source").aggregate([("id", "count"), ("bytes", "sum"), ("tokens", "sum")]).to_pylist()
     return {
         "subject": {
@@ -124,6 +128,10 @@ def _summary(subject: Subject, found: pa.Table) -> dict[str, Any]:
         "sources": {
             row["source"]: {"documents": row["id_count"], "bytes": row["bytes_sum"], "tokens": row["tokens_sum"]}
             for row in sorted(sizes, key=lambda row: str(row["source"]))
+        },
+        "trained_on": {
+            "documents": dict(sorted(Counter(sources[i] for i in known.ids).items())),
+            "lost": list(known.lost),
         },
     }
 

@@ -1,6 +1,8 @@
-"""What `evalkit score` prints when it is done: the scores as a table, for stderr."""
+"""What `evalkit score` prints when it is done, for stderr: the scores as a table, and what is wrong with them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from rich.table import Table
 
@@ -8,6 +10,18 @@ from evalkit.compare import differences_of
 from evalkit.intervals import FEW
 from manifest.artifact import Opened
 from manifest.report import Report
+
+
+def warnings(report: Opened) -> Iterator[str]:
+    """What keeps the scores from being those of held-out text, in a line each; none in most cases."""
+    record = report.manifest
+    assert isinstance(record, Report)
+    known = record.summary["trained_on"]
+    if known["documents"]:
+        counts = ", ".join(f"{count:,} of {source}" for source, count in known["documents"].items())
+        yield f"not held out from this model: {counts} are in a mixture that it comes from; their bits are too low"
+    if known["lost"]:
+        yield f"whether {', '.join(known['lost'])} held these documents is not known: it is gone, or has changed"
 
 
 def table(report: Opened) -> Table:

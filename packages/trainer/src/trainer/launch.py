@@ -50,7 +50,7 @@ def launch(
     if workers.address is not None:
         attempt = partial(run_on_ray, workers, most, store, run, tick, asked)
     else:
-        count = workers.count or min(most, len(os.sched_getaffinity(0)))
+        count = workers.count or min(most, devices_here())
         if count > most:
             raise InputError(f"--workers local:{count}: a step has {most} windows, so at most {most} workers have work")
         attempt = partial(_run_here, count, store, run, tick, asked)
@@ -66,6 +66,13 @@ def launch(
 
     pause = partial(_pause, tick, asked)
     restarting(attempt, newest_step, most=max_restarts, stopped=asked, restarted=restarted, pause=pause)
+
+
+def devices_here() -> int:
+    """The GPUs of this machine; its CPUs where it has none."""
+    import torch  # half a second, and only where nobody said how many workers
+
+    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
 
 
 def _pause(tick: Tick, asked: Asked, seconds: float) -> None:

@@ -94,6 +94,7 @@ def _report_parser(submits: Commands[argparse.ArgumentParser]) -> None:
         "--checkpoint", required=True, metavar="REF", help="a checkpoint, or a run, of which the newest is taken"
     )
     report.add_argument("--compare-to", metavar="REF", help="another report")
+    report.add_argument("--heldout", metavar="REF", help="the mixture whose held-out text is scored (default: its own)")
     _submit_flags(report)
 
 

@@ -80,11 +80,14 @@ class RunRequest(Message):
 
 
 class ReportRequest(Message):
-    """An eval recipe over a checkpoint (or the newest one of a run), perhaps compared with another report."""
+    """An eval recipe over a checkpoint (or the newest one of a run), perhaps compared with another report. `heldout`:
+    the mixture whose held-out documents are scored, instead of the one that the checkpoint was trained on.
+    """
 
     recipe: Recipe
     checkpoint: Reference = Field(description="A checkpoint, or a run, of which the newest checkpoint is taken.")
     compare_to: Reference | None = None
+    heldout: Reference | None = None
     workers: Workers = 1
 
 

@@ -156,9 +156,15 @@ def understand_report(service: Service, request: ReportRequest, caller: str) -> 
     with blaming("checkpoint"):
         path = _checkpoint(service, _published(service, request.checkpoint))
         subject = open_subject(service.store.where(path))
-    compared = request.compare_to or recipe.compare_to
     resolved = {"checkpoint": service.store.where(path)}
     ids = [subject.checkpoint.manifest.id]
+    if request.heldout is not None:
+        with blaming("heldout"):
+            mixture, _ = artifacts.find(service.store, _published(service, request.heldout), "mixture")
+            resolved["heldout_of"] = service.store.where(mixture)
+            subject = open_subject(service.store.where(path), resolved["heldout_of"])
+        ids.append(subject.heldout.manifest.id)
+    compared = request.compare_to or recipe.compare_to
     if compared is not None:
         with blaming(*(("compare_to",) if request.compare_to else ("recipe", "compare_to"))):
             report, manifest = artifacts.find(service.store, _published(service, compared), "report")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import polars as pl
 
 from dataproc.card.leaks import decontamination
 from dataproc.card.record import Card, Draw, PhaseCard, Removed, Retention, SourceCard, StreamCard
 from dataproc.card.similarity import divergences
 from dataproc.dedup.overlap import overlap
 from dataproc.documents import batches
+from dataproc.licences import capped, counted
 from dataproc.samples import removed_samples, upstream
 from dataproc.stage import shard_files, summary_of
 from manifest.artifact import Opened, open_streams
@@ -19,7 +19,6 @@ from manifest.mixture import Mixture, View
 
 SAMPLES = 6
 EXCERPT_CHARS = 320
-LICENCE = ("license", "licence", "meta.license", "meta.licence")
 
 
 def gather_card(mixture: Opened) -> Card:
@@ -59,15 +58,12 @@ def _source(name: str, row: Mapping[str, int], stages: Mapping[tuple[str, str], 
 
 
 def licences(deduped: Opened) -> dict[str, int]:
-    """What the metadata of documents says of their licence, itself or in a `meta` of its own; most frequent first."""
-    counts: dict[str, int] = {}
-    fields = [pl.col("meta").str.json_path_match(f"$.{name}") for name in LICENCE]
+    """The licences that documents name, and "" for those that name none; most frequent first."""
+    found: Counter[str] = Counter()
     for shard in shard_files(deduped, "documents"):
         for batch in batches(shard, ["meta"]):
-            said = pl.DataFrame(batch).select(pl.coalesce(*fields, pl.lit("")).alias("said")).to_series()
-            for value, count in said.value_counts().iter_rows():
-                counts[value] = counts.get(value, 0) + count
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+            found = capped(found + counted(batch["meta"]))
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _streams(mixture: Mixture) -> tuple[StreamCard, ...]:

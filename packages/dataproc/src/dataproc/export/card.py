@@ -9,7 +9,7 @@ import pyarrow as pa
 import yaml
 
 from dataproc.export.contents import HELDOUT, TRAIN, Config, Contents
-from dataproc.export.licences import hub_ids
+from dataproc.licences import hub_ids
 from dataproc.report import COLUMNS
 from manifest.mixture import Mixture, Phase
 

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import pyarrow as pa
 
-from dataproc.export.licences import capped
 from dataproc.export.parts import Part, Written
+from dataproc.licences import capped
 from manifest.mixture import Mixture
 
 TRAIN, HELDOUT = "train", "heldout"

@@ -1,30 +1,24 @@
-"""An export's directory: written aside, published by one rename, like every artifact, but where the user says.
-
-    <parent>/.<name>.draft   what is being written, under a lock that the system drops with the process
-    <parent>/<name>          the export; its manifest.json is of kind `export` and names the mixture
+"""An export of a mixture: written aside, published by one rename, like every artifact, but where the user says.
 
 What a killed attempt at the same export finished is taken up again; what is left of another one is dropped.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
 from dataproc import progress
 from dataproc.stage import BOOT, WORK, Draft, Made, Request, producer, references
 from manifest.artifact import Opened, open_artifact
-from manifest.export import KIND, is_published, listed
+from manifest.export import KIND, draft, empty, is_published, listed
 from manifest.record import Artifact, Shard, digest_of_shards, fingerprint, now
 from manifest.store import LocalStore
 
-LOCK, ASKED = ".lock", "asked"
+ASKED = "asked"
 
 
 def export_to(out: Path, request: Request, make: Callable[[Draft], Made]) -> Opened:
@@ -43,9 +37,10 @@ def export_to(out: Path, request: Request, make: Callable[[Draft], Made]) -> Ope
         progress.say(f"{KIND}/{request.name}: re-used {out}")
         return open_artifact(out)
     began = time.monotonic()
-    with _draft(out, asked) as draft:
+    with draft(out) as directory:
         if not is_published(out, asked):  # another process may have published it while this one waited
-            made = make(draft)
+            _take_up(directory, asked)
+            made = make(Draft(directory))
             record = Artifact(
                 kind=KIND,
                 name=request.name,
@@ -59,8 +54,8 @@ def export_to(out: Path, request: Request, make: Callable[[Draft], Made]) -> Ope
                 producer=producer(request.libraries, seconds=round(time.monotonic() - began, 3)),
                 created=now(),
             )
-            _sync_directories(draft.path)
-            LocalStore(out.parent).publish(out.name, draft.path, record)
+            _sync_directories(directory)
+            LocalStore(out.parent).publish(out.name, directory, record)
             _say(request, record, time.monotonic() - began)
     return open_artifact(out)
 
@@ -73,34 +68,6 @@ def _say(request: Request, record: Artifact, seconds: float) -> None:
     )
 
 
-@contextmanager
-def _draft(out: Path, asked: str) -> Iterator[Draft]:
-    """The draft of an export, for one process at a time; a second one waits."""
-    directory = out.with_name(f".{out.name}.draft")
-    while True:
-        directory.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = (directory / LOCK).open("w")
-        except FileNotFoundError:  # it was published right now
-            continue
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _is_same(lock.fileno(), directory / LOCK):  # whoever had the lock has published the directory
-                continue
-            _take_up(directory, asked)
-            yield Draft(directory)
-            # Another process published: this draft has nothing but the lock. After our own publishing a draft in this
-            # place is that of a process that has just begun, with a lock of its own.
-            if out.exists() and _is_same(lock.fileno(), directory / LOCK):
-                shutil.rmtree(directory)
-            return
-
-
-def _is_same(descriptor: int, path: Path) -> bool:
-    ours = os.fstat(descriptor)
-    return path.exists() and os.path.samestat(ours, path.stat())
-
-
 def _take_up(directory: Path, asked: str) -> None:
     """Leaves in the draft what was written for the same export since the machine was started.
 
@@ -110,11 +77,7 @@ def _take_up(directory: Path, asked: str) -> None:
     wanted = asked + (BOOT.read_text() if BOOT.exists() else "")
     if mark.is_file() and mark.read_text() == wanted:
         return
-    for entry in directory.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != LOCK:
-            entry.unlink()
+    empty(directory)
     mark.parent.mkdir()
     mark.write_text(wanted)
 

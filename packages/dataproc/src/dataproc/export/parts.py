@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from dataproc import licences
 from dataproc.documents import BATCH_ROWS, batches, picked, rows_of
-from dataproc.export import licences
 from dataproc.export.members import members
 from manifest.export import listed
 from manifest.record import Model, Shard

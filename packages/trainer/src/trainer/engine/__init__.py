@@ -22,6 +22,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from manifest.errors import InputError
 from trainer.data.loader import StepBatch
 from trainer.engine.release import release
 from trainer.engine.state import MOMENTS, State
@@ -85,8 +86,17 @@ def join(place: Place) -> None:
     torch.set_num_threads(int(process_environment()["OMP_NUM_THREADS"]))
     cuda = torch.cuda.is_available()
     if cuda:
+        _require_device(place)
         torch.cuda.set_device(place.local_rank)
     _deepspeed().init_distributed("nccl" if cuda else "gloo", verbose=False)
+
+
+def _require_device(place: Place) -> None:
+    if place.local_rank >= (devices := torch.cuda.device_count()):
+        raise InputError(
+            f"worker {place.rank} has no GPU: this machine has {devices}, and each worker wants its own; give "
+            f"--workers local:{devices}"
+        )
 
 
 def leave() -> None:

@@ -54,11 +54,9 @@ class Conversion:
     @property
     def architecture(self) -> str:
         """The name of the class. Jais's where its own class would do: vLLM and llama.cpp know it by that name."""
-        return (
-            "JAISLMHeadModel"
-            if self.family is WINNOW and self.bits is None and is_jais(self.shape)
-            else (self.family.architecture)
-        )
+        if self.family is WINNOW and self.bits is None and is_jais(self.shape):
+            return "JAISLMHeadModel"
+        return self.family.architecture
 
     def config(self) -> dict[str, Any]:
         """config.json."""

@@ -20,13 +20,12 @@ import torch
 
 from manifest.artifact import Opened, open_artifact, relative_uri
 from manifest.errors import InputError
-from manifest.export import KIND, is_published, listed
+from manifest.export import KIND, draft, empty, is_published, listed
 from manifest.mixture import Mixture
 from manifest.record import Artifact, Producer, Reference, Shard, digest_of_shards, fingerprint, now
 from manifest.store import LocalStore
 from trainer.huggingface.card import card
 from trainer.huggingface.convert import DTYPES, Conversion, conversion
-from trainer.huggingface.directory import draft
 from trainer.huggingface.names import sizes
 from trainer.huggingface.peft import adapter_digest, with_adapter
 from trainer.huggingface.perplexity import heldout_tokens, perplexity, round_to_int4
@@ -84,15 +83,20 @@ def export(options: ExportOptions) -> Opened:
         say(f"{out} is there already")
         return _said(open_artifact(out))
     with draft(out) as directory:
-        began = time.monotonic()
-        weight_bytes = _write(inputs, directory)
-        measured = _measured(options, inputs, weight_bytes)
-        files = tuple(listed(directory, path.name) for path in sorted(directory.iterdir()))
-        record = _record(options, inputs, asked, files, base=str(out))
-        producer = _producer(measured | {"seconds": round(time.monotonic() - began, 3)})
-        out.parent.mkdir(parents=True, exist_ok=True)
-        LocalStore(out.parent).publish(out.name, directory, record.model_copy(update={"producer": producer}))
+        if not is_published(out, asked):  # another process may have published it while this one waited
+            _publish(options, inputs, asked, directory, out)
     return _said(open_artifact(out))
+
+
+def _publish(options: ExportOptions, inputs: _Inputs, asked: str, directory: Path, out: Path) -> None:
+    empty(directory)
+    began = time.monotonic()
+    weight_bytes = _write(inputs, directory)
+    measured = _measured(options, inputs, weight_bytes)
+    files = tuple(listed(directory, path.name) for path in sorted(directory.iterdir()))
+    record = _record(options, inputs, asked, files, base=str(out))
+    producer = _producer(measured | {"seconds": round(time.monotonic() - began, 3)})
+    LocalStore(out.parent).publish(out.name, directory, record.model_copy(update={"producer": producer}))
 
 
 def _inputs(options: ExportOptions) -> _Inputs:

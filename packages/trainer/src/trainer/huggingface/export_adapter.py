@@ -11,12 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from manifest.artifact import Opened, open_artifact, relative_uri
-from manifest.export import KIND, is_published, listed
+from manifest.export import KIND, draft, empty, is_published, listed
 from manifest.identity import short
 from manifest.record import Artifact, Producer, Reference, digest_of_shards, fingerprint, now
 from manifest.store import LocalStore
 from trainer.huggingface.convert import conversion
-from trainer.huggingface.directory import draft
 from trainer.huggingface.peft import base_digest, lora_of, write_adapter
 from trainer.huggingface.source import Source, open_source
 from trainer.progress import say
@@ -52,36 +51,50 @@ def export_adapter(checkpoint: str, out: Path, *, dtype: str = "float32") -> Ope
     record = source.record
     reference = Reference(kind=record.kind, name=record.name, id=record.id, uri="")
     config = {"dtype": dtype, "format": "peft"}
-    libraries = {name: version(name) for name in LIBRARIES}
-    asked = fingerprint(STAGE, config=config, inputs={"checkpoint": reference}, libraries=libraries)
+    asked = fingerprint(STAGE, config=config, inputs={"checkpoint": reference}, libraries=_libraries())
     if is_published(out, asked):
         say(f"{out} is there already")
         return open_artifact(out)
+    reference = reference.model_copy(update={"uri": relative_uri(source.opened.uri, str(out))})
     with draft(out) as directory:
-        began = time.monotonic()
-        weight_bytes = _write(source, directory, dtype)
-        files = tuple(listed(directory, path.name) for path in sorted(directory.iterdir()))
-        made = Artifact(
-            kind=KIND,
-            name=record.run,
-            stage=STAGE,
-            fingerprint=asked,
-            config=config,
-            inputs={"checkpoint": reference.model_copy(update={"uri": relative_uri(source.opened.uri, str(out))})},
-            shards=files,
-            digest=digest_of_shards(files),
-        ).model_copy(update={"created": now()})
-        measured = {"weight_bytes": weight_bytes, "seconds": round(time.monotonic() - began, 3)}
-        producer = Producer(
-            program="trainer export", version=version("winnow-trainer"), libraries=libraries, measured=measured
-        )
-        out.parent.mkdir(parents=True, exist_ok=True)
-        LocalStore(out.parent).publish(out.name, directory, made.model_copy(update={"producer": producer}))
+        if not is_published(out, asked):  # another process may have published it while this one waited
+            _publish(source, config, asked, reference, directory, out)
+    return open_artifact(out)
+
+
+def _publish(
+    source: Source, config: dict[str, str], asked: str, reference: Reference, directory: Path, out: Path
+) -> None:
+    empty(directory)
+    began = time.monotonic()
+    weight_bytes = _write(source, directory, config["dtype"])
+    files = tuple(listed(directory, path.name) for path in sorted(directory.iterdir()))
+    made = Artifact(
+        kind=KIND,
+        name=source.record.run,
+        stage=STAGE,
+        fingerprint=asked,
+        config=config,
+        inputs={"checkpoint": reference},
+        shards=files,
+        digest=digest_of_shards(files),
+        producer=Producer(
+            program="trainer export",
+            version=version("winnow-trainer"),
+            libraries=_libraries(),
+            measured={"weight_bytes": weight_bytes, "seconds": round(time.monotonic() - began, 3)},
+        ),
+        created=now(),
+    )
+    LocalStore(out.parent).publish(out.name, directory, made)
     say(
         f"LoRA alone: {weight_bytes / 1e6:,.1f} MB, where the whole model has "
         f"{4 * source.shape.parameters / 1e6:,.1f} MB in fp32"
     )
-    return open_artifact(out)
+
+
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 def _write(source: Source, directory: Path, dtype: str) -> int:

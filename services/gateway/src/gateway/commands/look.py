@@ -142,7 +142,8 @@ def _request_facts(entry: AnyEntry) -> dict[str, object]:
     if isinstance(entry, Run):
         asked = entry.request
         return {"mixture": asked.mixture, "size": asked.size, "tokens": asked.tokens, "path": entry.path}
-    return {"checkpoint": entry.request.checkpoint, "compare to": entry.request.compare_to}
+    report = entry.request
+    return {"checkpoint": report.checkpoint, "compare to": report.compare_to, "held out by": report.heldout}
 
 
 def _mixture_lines(mixture: Mixture) -> Iterator[str]:

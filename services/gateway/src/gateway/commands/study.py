@@ -53,7 +53,7 @@ def _carried_out(found: Study, arguments: argparse.Namespace) -> tuple[list[Outc
         for outcomes in carry_out(
             found, Place(client, place_of(arguments.raw), arguments.workers, arguments.retry, say)
         ):
-            asked = [o.report.id for o in outcomes if o.report is not None]
+            asked = [report.id for o in outcomes for report in (o.report, o.baseline) if report is not None]
             documents |= {report: read_documents(client, report) for report in asked if report not in documents}
             path = write_pages(found.recipe, cells_of(found.recipe, outcomes, documents), out)
             if len(outcomes) < len(found.arms):

@@ -35,6 +35,7 @@ from trainer.reading import read_yaml
 R = TypeVar("R", bound=BaseModel)
 
 SIZES = "sizes.yaml"
+REFERENCES = frozenset({"mixture", "checkpoint", "compare_to", "heldout"})
 
 
 def submit_build(arguments: argparse.Namespace) -> None:
@@ -65,6 +66,7 @@ def submit_report(arguments: argparse.Namespace) -> None:
         "recipe": read_recipe(arguments.recipe),
         "checkpoint": arguments.checkpoint,
         "compare_to": arguments.compare_to,
+        "heldout": arguments.heldout,
         "workers": arguments.workers,
     }
     _submit(arguments, _request(ReportRequest, fields))
@@ -133,7 +135,7 @@ def _flag_errors(error: ValidationError) -> Iterable[str]:
         place = [str(part) for part in problem["loc"] if part != "options"]
         if place[0] in ("recipe", "sizes"):
             yield f"{'.'.join(place)}: {problem['msg']}"
-        elif problem["type"] == "string_pattern_mismatch" and place[0] in ("mixture", "checkpoint", "compare_to"):
+        elif problem["type"] == "string_pattern_mismatch" and place[0] in REFERENCES:
             yield f"{_flag(place)} {problem['input']}: expected a path in the store (mixtures/demo-9f2c) or an id"
         else:
             yield f"{_flag(place)} {problem['input']}: {problem['msg']}"

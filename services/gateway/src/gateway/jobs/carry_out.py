@@ -84,7 +84,7 @@ def report(job: Job, task: Task, attempt: Attempt) -> Result:
     recipe = validate(EvalRecipe, request.recipe, "recipe")
     compare_to = task.resolved.get("compare_to")
     compared = open_report(compare_to) if compare_to else None
-    subject = open_subject(task.resolved["checkpoint"])
+    subject = open_subject(task.resolved["checkpoint"], task.resolved.get("heldout_of"))
     attempt.say(state="running")
     store = open_store(job.store)
     batch_tokens: Any = parse_count(BATCH_TOKENS)

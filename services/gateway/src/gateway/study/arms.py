@@ -23,6 +23,8 @@ from manifest.progress import PLAIN_EVERY_S, span
 POLL_S = 1.0
 
 Entry = Build | Run | Report
+Started = tuple[str, str]
+"""What an arm starts from, and its data recipe."""
 Say = Callable[[str], None]
 
 
@@ -39,24 +41,29 @@ class Place:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an arm. report: None if it failed, and then `failure` says where and why."""
+    """What became of an arm. report: None if it failed, and then `failure` says where and why. baseline: the report of
+    what it started from, if the study wants that.
+    """
 
     arm: Arm
     tokens: int
     run: Run | None = None
     report: Report | None = None
     failure: str | None = None
+    baseline: Report | None = None
 
 
 def carry_out(study: Study, place: Place) -> Iterator[list[Outcome]]:
     """The outcomes so far, after each seed: the whole grid of one seed comes before any of the next, so that a study
     that is cut off has a table. An arm that fails does not stop the others.
 
-    Raises InputError: arms of unequal tokens, before any is trained. WinnowError: a build failed; the service.
+    Raises InputError: arms of unequal tokens, before any is trained. WinnowError: a build failed, or the score of a
+    baseline; the service.
     """
     mixtures = build_mixtures(study, place)
     tokens, step = planned_tokens(study, mixtures, place)
     require_equal_tokens(study, tokens, step)
+    baselines = score_baselines(study, mixtures, place)
     planned = list(zip(study.arms, tokens, strict=True))
     outcomes: dict[str, Outcome] = {}
     for seed in study.seeds:
@@ -64,7 +71,7 @@ def carry_out(study: Study, place: Place) -> Iterator[list[Outcome]]:
             place.say(f"seed {seed}:")
         of_seed = [(arm, count) for arm, count in planned if arm.seed == seed]
         for outcome in _of_seed(study, of_seed, mixtures, place):
-            outcomes[outcome.arm.name] = outcome
+            outcomes[outcome.arm.name] = replace(outcome, baseline=baselines.get(_started(outcome.arm)))
         yield [outcomes[arm.name] for arm in study.arms if arm.name in outcomes]
 
 
@@ -100,6 +107,25 @@ def build_mixtures(study: Study, place: Place) -> dict[str, str]:
     return {key: build.result.path for key, build in zip(requests, builds, strict=True) if build.result is not None}
 
 
+def score_baselines(study: Study, mixtures: Mapping[str, str], place: Place) -> dict[Started, Report]:
+    """What arms start from, scored over what their mixtures hold out; nothing if the study does not want it. Raises
+    WinnowError naming the report that failed, and its log.
+    """
+    if not study.recipe.baseline:
+        return {}
+    started = list(dict.fromkeys(map(_started, study.arms)))
+    asked = [
+        ReportRequest(recipe=dict(study.eval), checkpoint=model, heldout=mixtures[data]) for model, data in started
+    ]
+    reports: dict[Started, Report] = {}
+    for key, report in zip(started, _all(place, asked, "reports of the baseline"), strict=True):
+        if report.state != "succeeded":
+            raise WinnowError(told(report))
+        assert isinstance(report, Report)
+        reports[key] = report
+    return reports
+
+
 def planned_tokens(study: Study, mixtures: Mapping[str, str], place: Place) -> tuple[list[int], int]:
     """The tokens that each arm would train on, and those of the largest step, by the service's own plan."""
     plans = [place.client.plan(_run(study, arm, mixtures[_key(arm)])).plan for arm in study.arms]
@@ -123,6 +149,10 @@ def told(entry: Entry) -> str:
     why = "was cancelled" if entry.failure is None else explained(entry.failure.detail, entry.failure.errors)
     file = f"jobs/{entry.job}/{LOG} under the service's home, or " if entry.job else ""
     return f"{entry.id}: {why} (log: {file}`winnow logs {entry.id}`)"
+
+
+def _started(arm: Arm) -> Started:
+    return str(arm.train.get("start_from")), _key(arm)
 
 
 def _key(arm: Arm) -> str:

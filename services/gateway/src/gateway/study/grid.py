@@ -9,6 +9,7 @@ tokens: 3900k
 set: {train.phases.all.seq_len: 512}                       # fields that every arm has
 seeds: [0, 1, 2]
 rate: peak                         # the axis that plots have along the bottom; the best of it is marked
+baseline: true                     # the model that arms start from is scored too, and told apart
 axes:
   peak:  {field: train.phases.all.schedule.peak, values: [1.0e-4, 3.0e-4]}
   ratio: {choices: {"1:1": {data.phases.all.weights: {english: 0.5, arabic: 0.5}}, "3:1": {…}}}
@@ -68,7 +69,9 @@ def _label(value: Any) -> str:
 
 
 class StudyRecipe(RecipeModel):
-    """A study's YAML. tokens: of every arm; else as the mixture draws. rate: the name of an axis of numbers."""
+    """A study's YAML. tokens: of every arm; else as the mixture draws. rate: the name of an axis of numbers. baseline:
+    what arms start from (a run or checkpoint of the service) is scored over what their mixture holds out.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)
     data: str
@@ -79,6 +82,7 @@ class StudyRecipe(RecipeModel):
     set: Settings = {}
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     rate: str | None = None
+    baseline: bool = False
     axes: dict[str, Axis] = Field(min_length=1)
 
     @field_validator("seeds")
@@ -177,6 +181,10 @@ def _arms(
     where = f"{path}: {', '.join(f'{axis} {label}' for axis, label in named.items())}"
     for part, model in MODELS.items():
         validate(model, recipes[part], f"{where}: {part}")
+    if recipe.baseline and not recipes["train"].get("start_from"):
+        raise RecipeError(
+            f"{where}: baseline: the arm starts from no model; give --set train.start_from=runs/…, or leave it out"
+        )
     for seed in recipe.seeds:
         yield Arm(named, seed, recipes["data"], recipes["train"])
 

@@ -6,13 +6,13 @@ import base64
 import html
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.study.grid import StudyRecipe
-from gateway.study.results import Cell, Figure, difference
+from gateway.study.results import Cell, Documents, Figure, baseline_value, difference
 from trainer.pictures import COLOURS, plain, png
 
 if TYPE_CHECKING:  # it takes a second to import
@@ -27,6 +27,9 @@ STYLE = (
     ".wide{overflow-x:auto}.wide img{min-width:50rem;max-width:100%}@media(max-width:40rem){body{margin:1rem}}"
 )
 
+NOT_SAID = frozenset({"documents", "baseline", "figures"})
+"""Fields of a cell that study.json leaves out, or says in its own way."""
+
 Table = list[list[str]]
 
 
@@ -34,7 +37,11 @@ def write_pages(recipe: StudyRecipe, cells: Sequence[Cell], out: Path) -> Path:
     """Writes the files, each whole or not at all; returns the Markdown's path."""
     out.mkdir(parents=True, exist_ok=True)
     picture = picture_png(recipe, cells) if any(cell.figures for cell in cells) else None
-    tables = {"Arms": arms_table(cells), "Best of each line, less the first line's best (paired)": best_table(cells)}
+    tables = {
+        "Arms": arms_table(cells),
+        "Best of each line, less the first line's best (paired)": best_table(cells),
+        "Less the model that the arm started from (paired)": baseline_table(cells),
+    }
     failures = [text for cell in cells for text in cell.failures]
     if picture is not None:
         _write(out / "study.png", picture)
@@ -69,9 +76,18 @@ def best_table(cells: Sequence[Cell]) -> Table:
     sources = _sources(cells)
     rows = [["line", "rate", *sources]]
     for cell in best[1:]:
-        found = [difference(cell, best[0], name) for name in sources]
-        said = ["other documents" if each is None else _said(each, sign="+") for each in found]
+        said = [_less(cell, best[0].documents, name) for name in sources]
         rows.append([f"{cell.line} less {best[0].line}", "–" if cell.rate is None else f"{cell.rate:g}", *said])
+    return rows
+
+
+def baseline_table(cells: Sequence[Cell]) -> Table:
+    """A head, and each cell against what its arms started from; the head alone if that was not scored."""
+    sources = _sources(cells)
+    rows = [[*cells[0].labels, *sources]]
+    for cell in cells:
+        if cell.baseline and cell.figures:
+            rows.append([*cell.labels.values(), *(_less(cell, cell.baseline, name) for name in sources)])
     return rows
 
 
@@ -82,8 +98,13 @@ def as_json(recipe: StudyRecipe, cells: Sequence[Cell]) -> dict[str, Any]:
         "study": recipe.model_dump(mode="json"),
         "cells": [
             {
-                **{key: value for key, value in vars(cell).items() if key not in ("documents", "figures")},
+                **{key: value for key, value in vars(cell).items() if key not in NOT_SAID},
                 "figures": {name: asdict(figure) for name, figure in cell.figures.items()},
+                "less_baseline": {
+                    name: asdict(found)
+                    for name in cell.figures
+                    if (found := difference(cell, cell.baseline, name)) is not None
+                },
             }
             for cell in cells
         ],
@@ -91,7 +112,7 @@ def as_json(recipe: StudyRecipe, cells: Sequence[Cell]) -> dict[str, Any]:
             {"line": cell.line, "from": best[0].line, "source": name, **asdict(found)}
             for cell in best[1:]
             for name in cell.figures
-            if (found := difference(cell, best[0], name)) is not None
+            if (found := difference(cell, best[0].documents, name)) is not None
         ],
     }
 
@@ -105,6 +126,11 @@ def _said(figure: Figure, sign: str = "") -> str:
     if figure.low is not None and figure.high is not None:
         text += f" [{figure.low:{sign}.4f}, {figure.high:{sign}.4f}]"
     return text if figure.sd is None else f"{text} ± {figure.sd:.4f}"
+
+
+def _less(cell: Cell, other: Documents, source: str) -> str:
+    found = difference(cell, other, source)
+    return "other documents" if found is None else _said(found, sign="+")
 
 
 def _markdown(name: str, tables: dict[str, Table], failures: Sequence[str]) -> str:
@@ -148,7 +174,9 @@ def _html_row(row: Sequence[str], tag: str) -> str:
 
 
 def picture_png(recipe: StudyRecipe, cells: Sequence[Cell]) -> bytes:
-    """A panel per source: bits per byte over the rate, a line per setting of the other axes, the best marked."""
+    """A panel per source: bits per byte over the rate, a line per setting of the other axes, the best marked. What the
+    arms started from is a dotted line, where it is near.
+    """
     from matplotlib.figure import Figure as Picture
 
     sources = _sources(cells)
@@ -179,6 +207,7 @@ def _panel(panel: Axes, cells: Sequence[Cell], source: str, *, rates: bool) -> N
         if rates:
             best = [(place, value) for place, value, cell in zip(x, y, own, strict=True) if cell.best]
             panel.plot(*zip(*best, strict=True), marker="*", markersize=12, color=colour, linestyle="")
+    _draw_baselines(panel, {value for cell in cells if (value := baseline_value(cell, source)) is not None})
     at = sorted({cell.rate for cell in cells if cell.rate is not None})
     if rates:
         if min(at, default=0) > 0:
@@ -188,3 +217,11 @@ def _panel(panel: Axes, cells: Sequence[Cell], source: str, *, rates: bool) -> N
     else:
         panel.set_xticks(range(len(lines)), lines, fontsize=7, rotation=20)
     plain(panel)
+
+
+def _draw_baselines(panel: Axes, values: Collection[float]) -> None:
+    """Dotted lines, unless they are so far off that the arms could not be told apart any more."""
+    low, high = panel.get_ylim()
+    for value in values:
+        if low - (high - low) < value < high + (high - low):
+            panel.axhline(value, color="0.5", linewidth=0.8, linestyle=":")

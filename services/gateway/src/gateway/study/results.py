@@ -47,7 +47,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class Cell:
-    """Arms that differ in their seed alone. line: labels but the rate's. figures: by source; empty if none ended."""
+    """Arms that differ in their seed alone. line: labels but the rate's. figures: by source; empty if none ended.
+    baseline: the documents as the model scored them that the arms started from; empty unless the study wants that.
+    """
 
     labels: Mapping[str, str]
     line: str
@@ -58,6 +60,7 @@ class Cell:
     documents: Documents = field(repr=False)
     failures: tuple[str, ...] = ()
     best: bool = False
+    baseline: Documents = field(default_factory=dict, repr=False)
 
 
 def read_documents(client: Client, report_id: str) -> Documents:
@@ -104,6 +107,7 @@ def _cell(recipe: StudyRecipe, group: Sequence[Outcome], documents: Mapping[str,
         figures=_figures(found) if found else {},
         documents=_mean(found) if found else {},
         failures=tuple(f"{o.arm.name}: {o.failure}" for o in group if o.failure is not None),
+        baseline={} if group[0].baseline is None else documents[group[0].baseline.id],
     )
 
 
@@ -142,11 +146,19 @@ def _interval(documents: Documents, source: str, ratio: Any, other: Documents | 
     return middle(ratio(sums)) if count >= FEW else (None, None)
 
 
-def difference(cell: Cell, other: Cell, source: str) -> Figure | None:
-    """cell − other in bits per byte, paired; None unless both scored the same documents."""
-    same = {i: row[:2] for i, row in cell.documents.items()} == {i: row[:2] for i, row in other.documents.items()}
+def baseline_value(cell: Cell, source: str) -> float | None:
+    """Bits per byte of what the cell's arms started from; None if that was not scored."""
+    if not cell.baseline:
+        return None
+    return float(np.divide(*_columns(cell.baseline, source).sum(axis=0)))
+
+
+def difference(cell: Cell, other: Documents, source: str) -> Figure | None:
+    """The cell − another model in bits per byte, paired; None unless both scored the same documents."""
+    ours = cell.documents
+    same = {i: row[:2] for i, row in ours.items()} == {i: row[:2] for i, row in other.items()}
     if not same or source not in cell.figures:
         return None
-    low, high = _interval(cell.documents, source, lambda s: (s[..., 0] - s[..., 2]) / s[..., 1], other.documents)
-    value = cell.figures[source].value - other.figures[source].value
-    return Figure(value, low, high, None, cell.figures[source].documents)
+    low, high = _interval(ours, source, lambda s: (s[..., 0] - s[..., 2]) / s[..., 1], other)
+    (bits, size), (others, _) = _columns(ours, source).sum(axis=0), _columns(other, source).sum(axis=0)
+    return Figure(float((bits - others) / size), low, high, None, cell.figures[source].documents)

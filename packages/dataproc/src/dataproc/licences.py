@@ -14,7 +14,7 @@ FIELDS = ("license", "licence", "licenses", "licences")
 MOST_CHARACTERS = 64
 """What is longer is a text and not a name."""
 MOST_NAMES = 1000
-OTHER = "(others)"
+OTHER, NONE = "(others)", ""
 
 HUB = frozenset(
     """afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
@@ -31,11 +31,18 @@ HUB = frozenset(
 
 def named(meta: pa.Array | pa.ChunkedArray) -> Counter[str]:
     """Licence → documents that name it, from a column of JSON objects."""
-    found: Counter[str] = Counter()
+    found = counted(meta)
+    del found[NONE]
+    return found
+
+
+def counted(meta: pa.Array | pa.ChunkedArray) -> Counter[str]:
+    """As `named`, and NONE → the documents that name none."""
     likely = meta.filter(pc.match_substring_regex(meta, "licen[cs]e", ignore_case=True))
+    found = Counter({NONE: len(meta) - len(likely)})
     for text in likely.to_pylist():
-        found.update({name for name in _names(orjson.loads(text)) if 0 < len(name) <= MOST_CHARACTERS})
-    return capped(found)
+        found.update({name for name in _names(orjson.loads(text)) if 0 < len(name) <= MOST_CHARACTERS} or {NONE})
+    return capped(+found)
 
 
 def capped(counts: Mapping[str, int]) -> Counter[str]:
