@@ -58,7 +58,7 @@ def _fit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "fit",
         help="train a recipe over a mixture",
         description="Trains, and prints the path of the final checkpoint. The same command again goes on with a run "
-        "that was stopped; another recipe, mixture, size, seed or number of tokens is another run.",
+        "that was stopped; another recipe, mixture, base, size, seed or number of tokens is another run.",
         epilog="example: trainer fit recipes/demo/train.yaml --mixture store/mixtures/demo --out store",
     )
     fit.add_argument("recipe", type=Path, help="a train recipe (YAML)")

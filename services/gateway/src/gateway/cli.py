@@ -1,7 +1,7 @@
 """`winnow`: asks the service for builds, runs and reports, and shows what becomes of them.
 
 winnow submit build recipes/demo/data.yaml --raw raw --watch     prints the mixture's path when it is there
-winnow study recipes/bilingual/study.yaml --raw raw     a grid of recipes, and one table of it
+winnow study STUDY.yaml --raw raw     a grid of recipes, and one table of it
 winnow ls · watch ID · show ID · logs ID · cancel ID · retry ID
 winnow lineage ID · exposure DOCUMENT
 """

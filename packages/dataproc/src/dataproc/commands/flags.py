@@ -18,7 +18,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         default=f"local:{len(os.sched_getaffinity(0))}",
-        help="serial, local:N, ray or ray://host:port (default %(default)s)",
+        help="serial, local:N, ray, ray:N or ray://host:port (default %(default)s)",
     )
     parser.add_argument(
         "--worker-memory",

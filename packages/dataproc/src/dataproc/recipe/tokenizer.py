@@ -31,8 +31,8 @@ class ExtendTokenizer(RecipeModel):
     """A BPE that exists, with `add` tokens more, learned from a sample of the sources in `on`.
 
     base: a directory with a tokenizer.json, that file, or a mixture, whose tokenizer is meant; `dataproc build --base`
-    takes its place. script: Unicode's name of the script that new tokens are of, or several; else the one of most
-    letters in the sample, the base's own apart.
+    takes its place. script: Unicode's name of the script that new tokens are of, or several; else those with a tenth
+    or more of the letters in the sample, the base's own apart.
     """
 
     base: str | None = None

@@ -92,7 +92,7 @@ def extend(asked: Asked, on: Documents, everything: Documents, *, workers: Worke
 
 
 def _scripts(asked: Asked, on: Documents, limit: int, workers: Workers, draft: Draft) -> tuple[str, ...]:
-    """The codes of the scripts: those named, or those that most of the letters are in, the base's own apart."""
+    """The codes of the scripts: those named, or those with a SHARE of the letters, the base's own apart."""
     if asked.recipe.script:
         return tuple(sorted({code_of(name) for name in asked.recipe.script}))
     texts = [data.decode("utf-8", "ignore") for data in asked.base.bytes_of.values()]

@@ -64,7 +64,7 @@ def _add_parser(actions: Subparsers[_Intermixed]) -> None:
     )
     _documents_arguments(add)
     add.add_argument(
-        "--workers", default="serial", help="serial, local:N, ray or ray://host:port (default %(default)s)"
+        "--workers", default="serial", help="serial, local:N, ray, ray:N or ray://host:port (default %(default)s)"
     )
     add.set_defaults(run=_add)
 
