@@ -22,7 +22,7 @@ from bench.dedup.measure import Measured
 from bench.train.case import ROOT, Case, fit_command
 from trainer.place import process_environment
 
-LOOK_S = 0.005
+LOOK_S = 0.02
 LIMIT_S = 900.0
 PEER = Path(__file__).with_name("peer.txt")
 

@@ -42,8 +42,9 @@ def test_the_phases_of_data_and_training_have_the_same_names_in_the_same_order(f
 
 @pytest.mark.parametrize("file", TRAIN, ids=named)
 def test_the_size_that_a_recipe_names_exists(file: Path) -> None:
-    train = load_train_recipe(file)
-    assert load_size(sizes_file(file), train.name, train.size).layers > 0
+    train, sizes = load_train_recipe(file), sizes_file(file)
+    assert sizes is not None
+    assert load_size(sizes, train.name, train.size).layers > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

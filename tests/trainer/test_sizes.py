@@ -56,6 +56,17 @@ def test_a_size_shortens_the_warm_up_of_the_weight_decay_too(make_recipe: MakeRe
     assert resolved.notes == ("main: 1 steps of the weight decay's warm-up (the recipe has 7)",)
 
 
+def test_sizes_beside_the_recipe_go_before_those_beside_its_directory(recipe: Path) -> None:
+    (recipe.parent / "sizes.yaml").write_text("shared: {mine: {layers: 3, width: 16, heads: 2, filter: 40}}")
+    assert resolve(recipe, "mine").size.layers == 3
+
+
+def test_a_recipe_without_sizes_near_it_says_where_they_are_looked_for(recipe: Path) -> None:
+    (recipe.parent.parent / "sizes.yaml").unlink()
+    with pytest.raises(RecipeError, match=r"size 'tiny' is looked up in a sizes\.yaml beside the recipe or beside"):
+        resolve(recipe, None)
+
+
 def test_an_unknown_size_names_those_there_are(recipe: Path) -> None:
     with pytest.raises(RecipeError, match="no size 'huge' for recipe 'small'; it has odd, slow, tiny"):
         resolve(recipe, "huge")

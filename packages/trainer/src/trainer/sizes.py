@@ -4,8 +4,8 @@
       full: {layers: 32, width: 2560, heads: 32, filter: 6826, vocab_size: 50257}
       tiny: {layers: 4, …, tokens_per_step: 16384, warmup_steps: 10}
 
-The file lies beside the recipe's directory. A size may lower a recipe's tokens per step and warm-up: a batch of
-millions of tokens is not to be had on a laptop.
+The file lies beside the recipe, or beside its directory. A size may lower a recipe's tokens per step and warm-up: a
+batch of millions of tokens is not to be had on a laptop.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from trainer.recipe import Count, PhaseRecipe, TrainRecipe, load_recipe
 if TYPE_CHECKING:  # torch, which plans do without
     from trainer.adapt.base import Base
 
+SIZES = "sizes.yaml"
 SHARED = "shared"
 BASE = "base"
 """The name of the size of a run whose recipe names none: it is its base's."""
@@ -55,9 +56,10 @@ class Size(Model):
     published: Published | None = None
 
 
-def sizes_file(recipe_file: Path) -> Path:
-    """recipes/<name>/train.yaml → recipes/sizes.yaml."""
-    return recipe_file.absolute().parent.parent / "sizes.yaml"
+def sizes_file(recipe_file: Path) -> Path | None:
+    """The sizes.yaml beside a recipe, or beside its directory; None if there is none."""
+    beside = recipe_file.absolute().parent
+    return next((file for place in (beside, beside.parent) if (file := place / SIZES).is_file()), None)
 
 
 def load_size(file: Path, recipe: str, name: str) -> Size:
@@ -150,9 +152,17 @@ def resolve(
     recipe = load_recipe(recipe_file)
     if base is not None:
         recipe = recipe.model_copy(update={"start_from": base})
-    return _resolved(
-        recipe, size, lambda name: load_size(sizes_file(recipe_file), recipe.name, name), str(recipe_file), store
-    )
+
+    def find(name: str) -> Size:
+        file = sizes_file(recipe_file)
+        if file is None:
+            raise RecipeError(
+                f"{recipe_file}: size {name!r} is looked up in a {SIZES} beside the recipe or beside its directory, "
+                "and there is none"
+            )
+        return load_size(file, recipe.name, name)
+
+    return _resolved(recipe, size, find, str(recipe_file), store)
 
 
 def resolve_recipe(

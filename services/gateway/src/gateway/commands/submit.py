@@ -31,10 +31,10 @@ from gateway.messages import (
 from manifest.errors import InputError
 from manifest.fields import parse_count
 from trainer.reading import read_yaml
+from trainer.sizes import sizes_file
 
 R = TypeVar("R", bound=BaseModel)
 
-SIZES = "sizes.yaml"
 REFERENCES = frozenset({"mixture", "checkpoint", "compare_to", "heldout"})
 
 
@@ -97,9 +97,7 @@ def _as_json(path: Path, content: dict[str, Any]) -> dict[str, Any]:
 
 def read_sizes(given: Path | None, recipe: Path) -> dict[str, Any] | None:
     """--sizes; else the sizes.yaml beside the recipe or beside its directory; else None. Raises InputError."""
-    beside = recipe.absolute().parent
-    near = (directory / SIZES for directory in (beside, beside.parent))
-    file = given or next((place for place in near if place.is_file()), None)
+    file = given or sizes_file(recipe)
     return None if file is None else read_recipe(file)
 
 
