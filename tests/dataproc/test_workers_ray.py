@@ -200,3 +200,24 @@ def test_what_is_no_address_of_a_cluster_is_refused(monkeypatch: pytest.MonkeyPa
     found = pytest.raises(InputError, match=f"{address} is no address of a Ray cluster: expected host:port")
     with found, open_workers("ray"):
         pass
+
+
+PRIVATE = """
+from dataproc.workers import open_workers
+from manifest.errors import run_command
+
+def main():
+    with open_workers("local:1"):
+        pass
+
+exit(run_command(main))
+"""
+
+
+def test_a_ray_that_cannot_be_started_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path / "file" / "below")}
+    done = subprocess.run([sys.executable, "-c", PRIVATE], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: Ray could not be started on this machine (")
+    assert len(done.stderr.splitlines()) == 1

@@ -1,4 +1,7 @@
-"""How data and training join a Ray cluster that runs. Ray itself is passed in: the contract does not import it."""
+"""How data and training start a Ray of their own, or join one that runs.
+
+Ray is passed in: the contract does not import it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ import socket
 from types import ModuleType
 from typing import Any
 
-from manifest.errors import InputError
+from manifest.errors import InputError, WinnowError
 
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+OBJECT_STORE_BYTES = 100_000_000
+"""Data and weights go through files, so Ray's object store holds only records of tasks."""
 KNOCK_S = 5.0
 WAIT_VARIABLE = "RAY_gcs_server_port_wait_time_s"
 """In Ray 2.60 a number of attempts to connect, each of up to 40 s."""
@@ -24,6 +29,21 @@ def lock_out_others() -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def start(ray: ModuleType, cpus: int | None, **options: Any) -> Any:
+    """Starts a Ray of this process's own, after `lock_out_others`; what `ray.init` returns. cpus: None for all.
+
+    Raises WinnowError with Ray's reason.
+    """
+    try:
+        return ray.init("local", num_cpus=cpus, object_store_memory=OBJECT_STORE_BYTES, **QUIET, **options)
+    except Exception as error:  # a full or read-only directory, no free port, a node that does not answer in time
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WinnowError(
+            f"Ray could not be started on this machine ({reason}); its logs are in session_latest/logs under "
+            f"{os.environ.get('RAY_TMPDIR') or '/tmp/ray'}"
+        ) from error
 
 
 def join(ray: ModuleType, address: str) -> None:

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from manifest.errors import InputError, WinnowError, disk_error
-from manifest.ray_cluster import QUIET, join, lock_out_others
+from manifest.ray_cluster import join, lock_out_others, start
 from manifest.store import LocalStore
 from trainer.place import Place, free_port, process_environment
 from trainer.progress import say
@@ -165,7 +165,7 @@ def _ray(workers: Workers) -> Iterator[ModuleType]:
     if running is not None:
         join(ray, running)
     else:
-        ray.init("local", num_cpus=workers.count, include_dashboard=False, object_store_memory=100_000_000, **QUIET)
+        start(ray, workers.count, include_dashboard=False)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one in its place that ends this process
     with redirect_stdout(sys.stderr):  # Ray prints there what happens to its machines; results are ours

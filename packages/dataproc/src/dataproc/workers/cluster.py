@@ -8,23 +8,20 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from manifest.ray_cluster import QUIET, join, lock_out_others
-
-OBJECT_STORE_BYTES = 100_000_000  # data goes through files, so Ray's object store holds only task records
+from manifest.ray_cluster import join, lock_out_others, start
 
 
 @contextmanager
 def private_ray(workers: int, *, dashboard: bool = False) -> Iterator[str | None]:
     """A Ray for this process alone, with so many CPUs: whoever does not inherit its token is refused.
 
-    Gives the URL of its dashboard, on 127.0.0.1, if it is to have one.
+    Gives the URL of its dashboard, on 127.0.0.1, if it is to have one. Raises WinnowError if Ray cannot be started.
     """
     lock_out_others()
     import ray  # after the environment, which Ray reads when it is imported
 
-    options: dict[str, Any] = {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", **QUIET}
     with _any_agent_port(ray):
-        context = ray.init("local", num_cpus=workers, object_store_memory=OBJECT_STORE_BYTES, **options)
+        context = start(ray, workers, include_dashboard=dashboard, dashboard_host="127.0.0.1")
     try:
         yield f"http://{context.dashboard_url}" if dashboard else None
     finally:
