@@ -126,6 +126,12 @@ def make_mixture(tmp_path: Path) -> MakeMixture:
     return make
 
 
+@pytest.fixture
+def alone_as_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One worker carries out the stage of ZeRO that its recipe names, as it would with others."""
+    monkeypatch.setattr("trainer.loop.shared_out", lambda settings, world: settings)
+
+
 def recipe_fields(**changes: Any) -> dict[str, Any]:
     """A recipe of one phase `main`, muP and ALiBi; `changes` replace whole top-level keys."""
     schedule = {"shape": "linear", "warmup_steps": 2, "peak": 0.01, "end": 0.001}

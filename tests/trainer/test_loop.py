@@ -16,9 +16,11 @@ from manifest.checkpoint import Checkpoint
 from manifest.errors import CorruptArtifact, InputError, WrongArtifact
 from manifest.store import LocalStore
 from trainer.checkpoint import load_model
+from trainer.engine import shared_out
 from trainer.loop import DivergedError, train
 from trainer.loss import window_losses
 from trainer.model.decoder import build
+from trainer.recipe import EngineRecipe
 from trainer.run import METRICS, Run, newest, read_run
 from trainer.saves import is_due
 
@@ -67,6 +69,7 @@ def losses(store: LocalStore, run: Run) -> list[float]:
     return [row["loss"] for row in rows(store, run)]
 
 
+@pytest.mark.usefixtures("alone_as_among_many")
 @pytest.mark.parametrize("stage", [0, 1])
 @pytest.mark.parametrize("stopped_after", [3, 4])
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_to_the_bit(
@@ -80,6 +83,23 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one_to_the_bit(
     train(*stopped, never)
     assert losses(*stopped) == losses(*through)
     assert to_the_bit(final(*stopped)) == to_the_bit(final(*through))
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_one_worker_has_nobody_to_share_with_at_any_stage(prepare: Prepare, stage: int) -> None:
+    store, run = prepare(engine={"zero": stage})
+    train(store, run, never)
+    producer = final(store, run).producer
+    assert producer is not None
+    assert producer.measured["zero"] == 0
+
+
+def test_what_is_shared_out_is_what_was_asked_for_unless_one_worker_would_keep_copies() -> None:
+    asked = EngineRecipe(zero=2)
+    assert shared_out(asked, 2) == asked
+    assert shared_out(asked, 1).zero == 0
+    for other in (EngineRecipe(zero=2, offload="optimizer"), EngineRecipe(zero=1, precision="bf16")):
+        assert shared_out(other, 1) == other
 
 
 def test_a_scheduled_weight_decay_is_in_the_metrics_and_goes_on_after_a_stop(prepare: Prepare) -> None:
@@ -97,6 +117,7 @@ def test_a_scheduled_weight_decay_is_in_the_metrics_and_goes_on_after_a_stop(pre
     assert to_the_bit(final(*stopped)) == to_the_bit(final(*through))
 
 
+@pytest.mark.usefixtures("alone_as_among_many")
 @pytest.mark.parametrize(("before", "after"), [(1, 0), (0, 1)])
 def test_a_run_goes_on_at_another_stage_to_rounding(prepare: Prepare, before: int, after: int) -> None:
     through = prepare("through")
@@ -119,6 +140,7 @@ def test_metrics_have_a_row_per_step_with_the_loss_of_each_view(prepare: Prepare
     assert found[6]["loss"] < found[0]["loss"]
 
 
+@pytest.mark.usefixtures("alone_as_among_many")
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_metrics_have_the_norm_of_the_weights_each_groups_rate_and_the_share_of_the_peak(
     prepare: Prepare, stage: int

@@ -33,6 +33,8 @@ from trainer.trainable import Trainable, trained
 pytestmark = pytest.mark.usefixtures("process_group")
 
 # The embedding is over the size from which stage 3 partitions a parameter for good.
+pytestmark = pytest.mark.usefixtures("alone_as_among_many")
+
 SHAPE = SMALL.model_copy(update={"vocab_size": 6400})
 PARTS = [
     Trainable(named="embeddings"),

@@ -16,6 +16,7 @@ from manifest.progress import span
 from manifest.record import Model
 from trainer.model.parameters import count
 from trainer.plan_memory import state_bytes
+from trainer.recipe import EngineRecipe
 from trainer.run import METRICS, Run, read_run
 from trainer.trainable import Trainable, trained
 
@@ -72,7 +73,8 @@ def _cost(
     run: Run, phase: str, trainable: Trainable, rows: Sequence[dict[str, Any]], measured: dict[str, Any]
 ) -> PhaseCost:
     workers = int(measured.get("workers", 1))
-    precision = str(measured.get("precision", run.recipe.engine.precision))
+    done = {"zero": measured.get("zero"), "precision": measured.get("precision")}
+    engine = run.recipe.engine.model_copy(update={name: value for name, value in done.items() if value is not None})
     held = count(trained(trainable, run.shape))
     beside = held if trainable.first_row is not None or trainable.lora is not None else 0
     whole = run.shape.parameters + beside
@@ -85,7 +87,7 @@ def _cost(
         trained=held,
         parameters=whole,
         workers=workers,
-        state_bytes=_state_bytes(run, held, whole - held, workers, precision),
+        state_bytes=_state_bytes(engine, held, whole - held, workers),
         peak_bytes=max(peaks, default=None),
         steps=len(rows),
         tokens_per_s=statistics.median(row["tokens_per_s"] for row in rows[1:] or rows),
@@ -94,11 +96,10 @@ def _cost(
     )
 
 
-def _state_bytes(run: Run, held: int, frozen: int, workers: int, precision: str) -> int:
+def _state_bytes(engine: EngineRecipe, held: int, frozen: int, workers: int) -> int:
     """Of trained parameters everything, of frozen ones the weights, which stage 3 shares out."""
-    engine = run.recipe.engine
-    own = state_bytes(held, engine.zero, workers, precision=precision, offload=engine.offload)
-    each = 4 if precision == "fp32" else 2
+    own = state_bytes(held, engine.zero, workers, precision=engine.precision, offload=engine.offload)
+    each = 4 if engine.precision == "fp32" else 2
     return own + each * frozen // (workers if engine.zero == 3 else 1)
 
 

@@ -36,7 +36,7 @@ from trainer.checkpoint import begin, restore, save
 from trainer.data.fim import COUNTS
 from trainer.data.loader import StepBatch, prefetched
 from trainer.data.mixtures import MixtureSources, mixture_sources, mixtures_from
-from trainer.engine import Engine
+from trainer.engine import Engine, shared_out
 from trainer.flops import flops_per_token
 from trainer.frozen import frozen_digests, require_frozen
 from trainer.memory import peak_bytes, reset_peak
@@ -127,7 +127,7 @@ def _prepare(store: LocalStore, run: Run, leg: Leg, found: Opened | None) -> Tra
     reset_peak()
     decoder = build(run.shape, seed=run.seed, recompute=settings.activation_checkpointing, attention=settings.attention)
     adapt(decoder, leg.trainable, run.shape, seed=run.seed)
-    engine = Engine(decoder, run.recipe.optimizer, settings)
+    engine = Engine(decoder, run.recipe.optimizer, shared_out(settings, torch.distributed.get_world_size()))
     packs = open_packs(store.where(run.path), run.packs)
     source = mixture_sources(
         mixtures, run.timeline, rank=engine.rank, world=engine.world, phases=run.recipe.phases, packs=packs
@@ -277,7 +277,7 @@ def _save(training: Training, step: int, *, full: bool) -> None:
             libraries={library: version(library) for library in LIBRARIES},
             measured={
                 "workers": engine.world,
-                "zero": run.recipe.engine.zero,
+                "zero": engine.stage,
                 "precision": engine.precision,
                 "threads": torch.get_num_threads(),
                 "peak_flops": round(training.peak_flops),

@@ -112,8 +112,20 @@ def _resolved(settings: EngineRecipe) -> Literal["fp32", "bf16"]:
     return "bf16" if settings.zero and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"
 
 
+def shared_out(settings: EngineRecipe, world: int) -> EngineRecipe:
+    """The settings for so many workers: one alone in fp32 has nobody to share with, so each stage is stage 0, without
+    the copies of weights and gradients that the others keep.
+    """
+    if world == 1 and settings.offload == "none" and _resolved(settings) == "fp32":
+        return settings.model_copy(update={"zero": 0})
+    return settings
+
+
 class Engine:
-    """A decoder under training: those of its parameters that require a gradient. The others stay as they are."""
+    """A decoder under training: those of its parameters that require a gradient. The others stay as they are.
+
+    stage: of ZeRO. precision: fp32 or bf16.
+    """
 
     def __init__(self, decoder: Decoder, optimizer: OptimizerRecipe, settings: EngineRecipe) -> None:
         deepspeed = _deepspeed()
@@ -121,7 +133,7 @@ class Engine:
         self.device = (
             torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
         )
-        self._stage, self._micro_batch_tokens = settings.zero, settings.micro_batch_tokens
+        self.stage, self._micro_batch_tokens = settings.zero, settings.micro_batch_tokens
         self.precision = _resolved(settings)
         self._weight_decay = self._usual_decay = optimizer.weight_decay
         groups = parameter_groups(decoder, decoder.shape, optimizer)
@@ -132,7 +144,7 @@ class Engine:
         self._deepspeed, _, _, _ = deepspeed.initialize(
             model=decoder, optimizer=adamw(groups, optimizer), config=self._config(decoder, settings, optimizer.clip)
         )
-        self._state = State(self._deepspeed, self._stage)
+        self._state = State(self._deepspeed, self.stage)
         for name, value in begun.items():
             self.scatter(name, value)
 
@@ -144,7 +156,7 @@ class Engine:
             "gradient_clipping": clip,
             "steps_per_print": 10**9,
             "zero_optimization": {
-                "stage": self._stage,
+                "stage": self.stage,
                 # The buffer for gradients in flight; its default is 2 GB whatever the model.
                 "reduce_bucket_size": min(5 * 10**8, decoder.shape.parameters),
                 **({"offload_optimizer": {"device": "cpu"}} if settings.offload == "optimizer" else {}),
@@ -154,7 +166,7 @@ class Engine:
             # In 16 bits the sum over micro-batches would be rounded at each of them.
             "data_types": {"grad_accum_dtype": "fp32"},
             # Stage 1 meets the other ranks once per step, with the sum; 2 and 3 with each micro-batch's 16 bits.
-            **({"communication_data_type": "fp32"} if self._stage == 1 else {}),
+            **({"communication_data_type": "fp32"} if self.stage == 1 else {}),
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
         }
@@ -190,7 +202,7 @@ class Engine:
         """
         inner, zero = self._state.inner, self._deepspeed.optimizer
         # At stage 0 DeepSpeed reports no norm; the reduced gradients are there until its step.
-        plain = self._state.gradient_norm() if self._stage == 0 else None
+        plain = self._state.gradient_norm() if self.stage == 0 else None
         # At the others it knows the norm by the time it calls AdamW, and not before.
         inner.hold = lambda: holds(float(zero._global_grad_norm) if plain is None else plain)
         self._deepspeed.step()
@@ -214,7 +226,7 @@ class Engine:
 
     def square_of_weights(self) -> float:
         """This rank's part of the sum of the squares of all trained parameters."""
-        return self._state.square() / (self.world if self._stage == 0 else 1)
+        return self._state.square() / (self.world if self.stage == 0 else 1)
 
     def peak_flops(self) -> float:
         """FLOP/s of all ranks' matrix products, in the precision of the forward pass. Collective."""
