@@ -88,12 +88,16 @@ def _body(manifest: Mapping[str, Any], leave_out: frozenset[str]) -> Any:
 
 
 def _without(value: Any, keys: frozenset[str]) -> Any:
-    if type(value) in _ALWAYS_STABLE:
-        return value
-    if isinstance(value, Mapping):
-        return {key: _without(item, keys) for key, item in value.items() if key not in keys}
+    """A value without some keys at any depth. Most values are leaves, which cost no call."""
+    stable = _ALWAYS_STABLE
+    if isinstance(value, dict) or (type(value) not in stable and isinstance(value, Mapping)):
+        return {
+            key: item if type(item) in stable else _without(item, keys)
+            for key, item in value.items()
+            if key not in keys
+        }
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
-        return [_without(item, keys) for item in value]
+        return [item if type(item) in stable else _without(item, keys) for item in value]
     return value
 
 

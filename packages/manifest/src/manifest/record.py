@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
 
 from manifest.errors import CorruptArtifact, UnknownVersion
 from manifest.identity import NOT_IDENTITY_ANYWHERE, digest_of, identity, identity_as_written, short
@@ -163,7 +163,7 @@ def _parsed(data: bytes, where: str) -> Manifest:
     from manifest.kinds import KINDS
 
     try:
-        fields = json.loads(data)
+        fields = from_json(data)
     except ValueError as error:
         raise CorruptArtifact(f"{where} is not JSON ({error}); delete the directory and build it again") from error
     found = fields.get("version") if isinstance(fields, dict) else None

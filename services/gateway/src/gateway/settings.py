@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     moved: bool = Field(False, description="Home or store of a shared ledger have moved; give it once.")
     max_body_bytes: int = Field(1 << 20, gt=0)
     lease_s: float = Field(15.0, gt=0)
-    poll_s: float = Field(0.5, gt=0)
+    poll_s: float = Field(1.0, gt=0)
     max_faults: int = Field(3, ge=1, description="How often the work of an entry may die before the entry fails.")
 
     @field_validator("raw_roots", mode="before")

@@ -1,4 +1,4 @@
-"""The dispatcher: brings what the ledger says and what Ray does together, a few times per second, for ever.
+"""The dispatcher: brings what the ledger says and what Ray does together, every second or so, for ever.
 
     each turn   renew leases, take over orphaned jobs ─► admit what waits ─► for every job of mine:
                   read its journal into the ledger · submit it · pass cancels on · ask Ray whether it still goes
@@ -179,7 +179,7 @@ class Dispatcher:
 
     def _say(self, trouble: str | None) -> None:
         trouble = one_line(trouble) if trouble else None
-        if trouble and trouble != self.trouble:  # once, not twice per second
+        if trouble and trouble != self.trouble:  # once, not in every turn
             log.warning("%s", trouble)
         self.trouble = trouble
 

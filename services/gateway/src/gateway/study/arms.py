@@ -21,6 +21,8 @@ from manifest.errors import InputError, WinnowError
 from manifest.progress import PLAIN_EVERY_S, span
 
 POLL_S = 1.0
+PER_ENTRY_S = 0.1
+"""How much longer it waits for each entry that has not ended: it asks for them one by one."""
 
 Entry = Build | Run | Report
 Started = tuple[str, str]
@@ -181,8 +183,8 @@ def _all(place: Place, requests: Sequence[Submission], what: str) -> list[Entry]
     place.say(f"{what}: {len(entries)}, {known} of them ended before")
     start = said_at = time.monotonic()
     while any(entry.state not in ENDED for entry in entries):
-        time.sleep(POLL_S)
         before = _ended(entries)
+        time.sleep(POLL_S + PER_ENTRY_S * (len(entries) - before))
         entries = [entry if entry.state in ENDED else place.client.get(entry.id) for entry in entries]
         after, now = _ended(entries), time.monotonic()
         if after > before or now - said_at > PLAIN_EVERY_S:
