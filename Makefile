@@ -42,6 +42,10 @@ test: $(READY)  ## all tests but the slow ones and those that need a GPU; TEST_J
 test-slow: $(READY)  ## the tests that take minutes
 	@$(BIN)/pytest -m slow
 
+.PHONY: test-properties
+test-properties: $(READY)  ## the property tests with ten times as many examples
+	@$(BIN)/pytest -m "hypothesis and not slow and not gpu" --hypothesis-profile=thorough -n $(TEST_JOBS) --dist loadfile
+
 .PHONY: test-gpu
 test-gpu: $(READY)  ## the tests that need a CUDA device
 	@$(BIN)/pytest -m gpu

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import settings
 
 # How long an example takes is no property: the first one may compile kernels, on a machine that does other things too.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+settings.register_profile("quick", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=400)  # of `make test-properties`
+settings.load_profile("quick")
 
 
 def pytest_collection_finish() -> None:
