@@ -235,7 +235,7 @@ def test_what_the_arms_start_from_is_scored_over_their_held_out_text(
         assert run(served, first) == 0, capsys.readouterr().err
         (base,) = (served.home / "store" / "runs").iterdir()
         start = {"train.start_from": f"runs/{base.name}", "train.size": None, "data.name": "other"}
-        file = study_file(served.home, name="tuned", baseline=True, set=start)
+        file = study_file(served.home, name="tuned", baseline=True, best_by="b", set=start)
         assert run(served, file) == 0, capsys.readouterr().err
     out = served.home / "out"
     made = json.loads((out / "study.json").read_text())
@@ -245,6 +245,12 @@ def test_what_the_arms_start_from_is_scored_over_their_held_out_text(
     text = (out / "study.md").read_text()
     assert f"| 0.01 | {made['cells'][0]['less_baseline']['all']['value']:+.4f} [" in text
     assert "reports of the baseline: 1" in capsys.readouterr().err
+    best = min(made["cells"], key=lambda cell: cell["figures"]["b"]["value"])
+    assert best["best"]
+    assert "the best of its line by b." in text
+
+    assert run(served, study_file(served.home, name="tuned", best_by="c", set=start)) == 2
+    assert "best_by: no held-out text of a source 'c'; of a, b" in capsys.readouterr().err
 
 
 def test_a_baseline_wants_a_model_to_start_from(tmp_path: Path) -> None:

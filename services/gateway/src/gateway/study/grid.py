@@ -9,6 +9,7 @@ tokens: 3900k
 set: {train.phases.all.seq_len: 512}                       # fields that every arm has
 seeds: [0, 1, 2]
 rate: peak                         # the axis that plots have along the bottom; the best of it is marked
+best_by: docs                      # the source that says which rate is best (default: all of them)
 baseline: true                     # the model that arms start from is scored too, and told apart
 axes:
   peak:  {field: train.phases.all.schedule.peak, values: [1.0e-4, 3.0e-4]}
@@ -69,8 +70,9 @@ def _label(value: Any) -> str:
 
 
 class StudyRecipe(RecipeModel):
-    """A study's YAML. tokens: of every arm; else as the mixture draws. rate: the name of an axis of numbers. baseline:
-    what arms start from (a run or checkpoint of the service) is scored over what their mixture holds out.
+    """A study's YAML. tokens: of every arm; else as the mixture draws. rate: the name of an axis of numbers. best_by:
+    the source by which the best of a line is chosen, in place of all. baseline: what arms start from (a run or a
+    checkpoint of the service) is scored over what their mixture holds out.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=80)
@@ -82,6 +84,7 @@ class StudyRecipe(RecipeModel):
     set: Settings = {}
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
     rate: str | None = None
+    best_by: str | None = None
     baseline: bool = False
     axes: dict[str, Axis] = Field(min_length=1)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # it takes a second to import
 
 NOTE = (
     "Bits per byte of held-out text, lower is better: the mean over seeds; in brackets the 95 % interval over "
-    "documents (bootstrap); ± the standard deviation over seeds. ★: the best of its line by all sources."
+    "documents (bootstrap); ± the standard deviation over seeds. ★: the best of its line by "
 )
 STYLE = (
     "body{font:15px/1.5 sans-serif;margin:2rem}td,th{padding:.2rem .7rem;text-align:left;white-space:nowrap}"
@@ -46,8 +46,9 @@ def write_pages(recipe: StudyRecipe, cells: Sequence[Cell], out: Path) -> Path:
     if picture is not None:
         _write(out / "study.png", picture)
     _write(out / "study.json", json.dumps(as_json(recipe, cells), indent=1, ensure_ascii=False).encode())
-    _write(out / "study.html", _html(recipe.name, tables, failures, picture).encode())
-    _write(out / "study.md", _markdown(recipe.name, tables, failures).encode())
+    note = f"{NOTE}{recipe.best_by or 'all sources'}."
+    _write(out / "study.html", _html(recipe.name, note, tables, failures, picture).encode())
+    _write(out / "study.md", _markdown(recipe.name, note, tables, failures).encode())
     return out / "study.md"
 
 
@@ -133,8 +134,8 @@ def _less(cell: Cell, other: Documents, source: str) -> str:
     return "other documents" if found is None else _said(found, sign="+")
 
 
-def _markdown(name: str, tables: dict[str, Table], failures: Sequence[str]) -> str:
-    lines = [f"# Study {name}", "", NOTE, ""]
+def _markdown(name: str, note: str, tables: dict[str, Table], failures: Sequence[str]) -> str:
+    lines = [f"# Study {name}", "", note, ""]
     for title, table in tables.items():
         if len(table) > 1:
             lines += [f"## {title}", "", *_rows(table), ""]
@@ -150,9 +151,9 @@ def _rows(table: Table) -> Iterator[str]:
             yield "|" + "---|" * len(row)
 
 
-def _html(name: str, tables: dict[str, Table], failures: Sequence[str], picture: bytes | None) -> str:
+def _html(name: str, note: str, tables: dict[str, Table], failures: Sequence[str], picture: bytes | None) -> str:
     title = html.escape(f"Study {name}")
-    parts = [f"<h1>{title}</h1><p>{html.escape(NOTE)}</p>"]
+    parts = [f"<h1>{title}</h1><p>{html.escape(note)}</p>"]
     if picture is not None:
         encoded = base64.b64encode(picture).decode()
         image = f'<img alt="bits per byte of each arm" src="data:image/png;base64,{encoded}">'

@@ -22,6 +22,7 @@ from evalkit.intervals import FEW, RESAMPLES, Floats, middle, resampled_sums
 from gateway.client import Client
 from gateway.study.arms import Outcome
 from gateway.study.grid import StudyRecipe
+from manifest.errors import InputError
 from manifest.report import Report as ReportManifest
 
 ALL = "all"
@@ -72,18 +73,24 @@ def read_documents(client: Client, report_id: str) -> Documents:
 
 
 def cells_of(recipe: StudyRecipe, outcomes: Sequence[Outcome], documents: Mapping[str, Documents]) -> list[Cell]:
-    """Cells in the order of the arms. documents: report's id → its rows. In each line the lowest of all is `best`."""
+    """Cells in the order of the arms. documents: report's id → its rows. In each line the lowest is `best`.
+
+    Raises InputError if that is judged by a source that is not there.
+    """
     grouped: dict[tuple[str, ...], list[Outcome]] = {}
     for outcome in outcomes:
         grouped.setdefault(tuple(outcome.arm.labels.values()), []).append(outcome)
     cells = [_cell(recipe, group, documents) for group in grouped.values()]
     ended = [cell for cell in cells if cell.figures]
-    best = {line: min((c for c in ended if c.line == line), key=_overall) for line in {c.line for c in ended}}
+    if recipe.best_by is not None and ended and recipe.best_by not in ended[0].figures:
+        known = ", ".join(sorted(set(ended[0].figures) - {ALL}))
+        raise InputError(f"study {recipe.name}: best_by: no held-out text of a source {recipe.best_by!r}; of {known}")
+
+    def judged(cell: Cell) -> float:
+        return cell.figures[recipe.best_by or ALL].value
+
+    best = {line: min((c for c in ended if c.line == line), key=judged) for line in {c.line for c in ended}}
     return [_marked(cell, best.get(cell.line) is cell) for cell in cells]
-
-
-def _overall(cell: Cell) -> float:
-    return cell.figures[ALL].value
 
 
 def _marked(cell: Cell, best: bool) -> Cell:
