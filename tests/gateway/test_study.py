@@ -20,6 +20,7 @@ from gateway import cli
 from gateway.commands.study import settings_of
 from gateway.study.arms import Outcome, require_equal_tokens
 from gateway.study.grid import Study, StudyRecipe, load_study
+from gateway.study.pages import edges
 from gateway.study.results import ALL, Cell, Documents, Figure, cells_of, difference
 from manifest.errors import InputError, RecipeError
 
@@ -323,6 +324,17 @@ def test_a_service_that_wants_a_key_says_so(tmp_path: Path, capsys: pytest.Captu
     finally:
         served.close()
     assert "key" in capsys.readouterr().err
+
+
+def test_a_best_rate_at_an_edge_of_the_grid_is_told() -> None:
+    def line(name: str, best: int) -> list[Cell]:
+        return [Cell({}, name, rate, (0,), 1, {}, {}, best=n == best) for n, rate in enumerate((0.1, 0.2, 0.4))]
+
+    assert edges([*line("low", 0), *line("within", 1), *line("high", 2)]) == [
+        "low: 0.1, of 0.1 to 0.4",
+        "high: 0.4, of 0.1 to 0.4",
+    ]
+    assert edges([Cell({}, "alone", 0.1, (0,), 1, {}, {}, best=True)]) == []
 
 
 def test_a_cell_whose_arm_failed_keeps_its_place_and_is_never_the_best(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.study.grid import StudyRecipe
-from gateway.study.results import Cell, Documents, Figure, baseline_value, difference
+from gateway.study.results import ALL, Cell, Documents, Figure, baseline_value, difference
 from trainer.pictures import COLOURS, plain, png
 
 if TYPE_CHECKING:  # it takes a second to import
@@ -38,17 +38,17 @@ def write_pages(recipe: StudyRecipe, cells: Sequence[Cell], out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     picture = picture_png(recipe, cells) if any(cell.figures for cell in cells) else None
     tables = {
-        "Arms": arms_table(cells),
+        "Arms": arms_table(cells, recipe.best_by or ALL),
         "Best of each line, less the first line's best (paired)": best_table(cells),
         "Less the model that the arm started from (paired)": baseline_table(cells),
     }
-    failures = [text for cell in cells for text in cell.failures]
+    lists = {"Best at an edge of the grid": edges(cells), "Failed": [f for cell in cells for f in cell.failures]}
     if picture is not None:
         _write(out / "study.png", picture)
     _write(out / "study.json", json.dumps(as_json(recipe, cells), indent=1, ensure_ascii=False).encode())
     note = f"{NOTE}{recipe.best_by or 'all sources'}."
-    _write(out / "study.html", _html(recipe.name, note, tables, failures, picture).encode())
-    _write(out / "study.md", _markdown(recipe.name, note, tables, failures).encode())
+    _write(out / "study.html", _html(recipe.name, note, tables, lists, picture).encode())
+    _write(out / "study.md", _markdown(recipe.name, note, tables, lists).encode())
     return out / "study.md"
 
 
@@ -58,17 +58,26 @@ def _write(file: Path, content: bytes) -> None:
     aside.replace(file)
 
 
-def arms_table(cells: Sequence[Cell]) -> Table:
-    """A head and a row per cell."""
+def arms_table(cells: Sequence[Cell], best_by: str) -> Table:
+    """A head and a row per cell. best_by: the source in whose column the best of a line is marked."""
     sources = _sources(cells)
     rows = [[*cells[0].labels, "seeds", "tokens", *sources]]
     for cell in cells:
-        figures = [_said(cell.figures[name]) if name in cell.figures else "failed" for name in sources]
-        mark = [" ★" if cell.best else "", *[""] * len(sources)]
         seeds = " ".join(map(str, cell.seeds)) or "–"
-        values = [figure + star for figure, star in zip(figures, mark, strict=False)]
+        marks = {best_by: " ★"} if cell.best else {}
+        values = [_said(cell.figures[n]) + marks.get(n, "") if n in cell.figures else "failed" for n in sources]
         rows.append([*cell.labels.values(), seeds, f"{cell.tokens:,}", *values])
     return rows
+
+
+def edges(cells: Sequence[Cell]) -> list[str]:
+    """The lines whose best rate is the lowest or the highest that was tried: a better one may lie beyond."""
+    found = []
+    for best in (cell for cell in cells if cell.best and cell.rate is not None):
+        rates = [cell.rate for cell in cells if cell.line == best.line and cell.rate is not None]
+        if len(rates) > 1 and best.rate in (min(rates), max(rates)):
+            found.append(f"{best.line or 'all arms'}: {best.rate:g}, of {min(rates):g} to {max(rates):g}")
+    return found
 
 
 def best_table(cells: Sequence[Cell]) -> Table:
@@ -134,13 +143,14 @@ def _less(cell: Cell, other: Documents, source: str) -> str:
     return "other documents" if found is None else _said(found, sign="+")
 
 
-def _markdown(name: str, note: str, tables: dict[str, Table], failures: Sequence[str]) -> str:
+def _markdown(name: str, note: str, tables: dict[str, Table], lists: dict[str, list[str]]) -> str:
     lines = [f"# Study {name}", "", note, ""]
     for title, table in tables.items():
         if len(table) > 1:
             lines += [f"## {title}", "", *_rows(table), ""]
-    if failures:
-        lines += ["## Failed", "", *(f"- {' '.join(text.split())}" for text in failures), ""]
+    for title, texts in lists.items():
+        if texts:
+            lines += [f"## {title}", "", *(f"- {' '.join(text.split())}" for text in texts), ""]
     return "\n".join(lines)
 
 
@@ -151,7 +161,7 @@ def _rows(table: Table) -> Iterator[str]:
             yield "|" + "---|" * len(row)
 
 
-def _html(name: str, note: str, tables: dict[str, Table], failures: Sequence[str], picture: bytes | None) -> str:
+def _html(name: str, note: str, tables: dict[str, Table], lists: dict[str, list[str]], picture: bytes | None) -> str:
     title = html.escape(f"Study {name}")
     parts = [f"<h1>{title}</h1><p>{html.escape(note)}</p>"]
     if picture is not None:
@@ -163,8 +173,10 @@ def _html(name: str, note: str, tables: dict[str, Table], failures: Sequence[str
             body = "".join(_html_row(row, "td") for row in table[1:])
             rows = f"<table>{_html_row(table[0], 'th')}{body}</table>"
             parts.append(f'<h2>{html.escape(heading)}</h2><div class="wide">{rows}</div>')
-    if failures:
-        parts.append("<h2>Failed</h2><ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in failures) + "</ul>")
+    for heading, texts in lists.items():
+        if texts:
+            items = "".join(f"<li>{html.escape(text)}</li>" for text in texts)
+            parts.append(f"<h2>{html.escape(heading)}</h2><ul>{items}</ul>")
     viewport = '<meta name="viewport" content="width=device-width">'
     head = f'<meta charset="utf-8">{viewport}<title>{title}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
