@@ -90,6 +90,7 @@ def test_a_port_that_is_taken_is_told(gateway: Gateway, tmp_path: Path) -> None:
     assert f"--port {gateway.port}: Address already in use" in second.stderr
 
 
+@pytest.mark.slow
 def test_a_kill_of_the_service_and_of_ray_loses_nothing(gateway: Gateway) -> None:
     with gateway.client() as client:
         builds = [ask_build(client, f"killed{i}") for i in range(4)]

@@ -115,6 +115,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(through: Through, tmp_path: Pat
     assert "already finished" in remark
 
 
+@pytest.mark.slow
 def test_two_workers_learn_what_one_does_and_one_goes_on_from_them(through: Through, tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     process = start(through.recipe, through.mixture, out, "--workers", "local:2")

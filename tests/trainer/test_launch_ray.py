@@ -175,6 +175,7 @@ def test_a_stop_is_heard_while_a_run_waits(cluster: Cluster, train: Train) -> No
     assert cluster.is_free()
 
 
+@pytest.mark.slow
 def test_runs_that_together_need_more_than_the_cluster_all_finish(cluster: Cluster, train: Train) -> None:
     for run in [train("quick", 2) for _ in range(2)]:
         _, err = run.communicate(timeout=60)
@@ -182,6 +183,7 @@ def test_runs_that_together_need_more_than_the_cluster_all_finish(cluster: Clust
     assert cluster.is_free()
 
 
+@pytest.mark.slow
 def test_workers_that_are_lost_again_end_the_run_and_free_the_cluster(cluster: Cluster, train: Train) -> None:
     run = train("dying", 2)
     _, err = run.communicate(timeout=60)

@@ -30,11 +30,9 @@ from trainer.recipe_lora import Lora
 from trainer.run import Run
 from trainer.trainable import Trainable, trained
 
-pytestmark = pytest.mark.usefixtures("process_group")
+pytestmark = pytest.mark.usefixtures("process_group", "alone_as_among_many")
 
 # The embedding is over the size from which stage 3 partitions a parameter for good.
-pytestmark = pytest.mark.usefixtures("alone_as_among_many")
-
 SHAPE = SMALL.model_copy(update={"vocab_size": 6400})
 PARTS = [
     Trainable(named="embeddings"),

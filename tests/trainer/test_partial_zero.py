@@ -85,6 +85,7 @@ def frozen(store: LocalStore, run: Run, step: int) -> Any:
     return record.state.get("frozen")
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_other_workers_at_another_stage(store: LocalStore, process_group: None) -> None:
     whole = read_run(store.root / "runs" / "zero1-through")
     expected = losses(store, whole)

@@ -34,11 +34,9 @@ from trainer.summary import passed_over, summary
 from .conftest import recipe_fields
 from .test_engine import OPTIMIZER, SHAPE, batches
 
-pytestmark = pytest.mark.usefixtures("process_group")
+pytestmark = pytest.mark.usefixtures("process_group", "alone_as_among_many")
 
 # At a rate that teaches nothing, about every other step is above the median of those before it.
-pytestmark = pytest.mark.usefixtures("alone_as_among_many")
-
 SCHEDULE = {"shape": "constant", "warmup_steps": 0, "peak": 1e-9}
 SPIKES = {"window": 8, "factor": 1e-6}
 

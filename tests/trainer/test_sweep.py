@@ -97,6 +97,7 @@ def test_trials_that_are_there_are_not_trained_again(proxies: Proxies, tmp_path:
         fan_out(trials, ONE, tmp_path)
 
 
+@pytest.mark.slow
 def test_processes_find_what_this_one_finds_and_pass_errors_on(proxies: Proxies) -> None:
     trials = [proxies.trial(16, rate, seed=0) for rate in (0.01, 0.02, 0.04)]
     with _processes(2) as processes:

@@ -26,6 +26,7 @@ from trainer.fit import fit
 from trainer.run import METRICS, read_run
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_the_change_ends_as_if_it_had_not_been(arm: Arm, new: Opened) -> None:
     arm.train(3)
     arm.continue_with(new)
