@@ -29,6 +29,8 @@ def page(figures: dict[str, Any]) -> str:
 def _lines(figures: dict[str, Any]) -> Iterator[str]:
     case, peaks, systems = figures["case"], figures["peak_flops"], figures["systems"]
     versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
+    count = len(systems[0]["runs"])
+    of_runs = f"medians of {count} runs, which took turns" if count > 1 else "of one run each"
     yield "# Training: Winnow, a bare loop and the Hugging Face Trainer"
     yield ""
     yield f"Made by `make bench-train` on {figures['made']}: {_named(figures['machine'])}; {versions}."
@@ -37,7 +39,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
         f"One Llama of {case['parameters'] / 1e6:.1f}M parameters in fp32 on the CPU, {case['tokens_per_step']:,} "
         f"tokens per step in windows of {case['seq_len']}, {case['steps']} steps. All systems begin with the same "
         "weights and read the same windows; the last column is how far a loss of any step is from Winnow's. Figures "
-        f"are medians of {len(systems[0]['runs'])} runs, which took turns. A step's time is the wall "
+        f"are {of_runs}. A step's time is the wall "
         "time from the end of the one before it, the first three left out; Winnow's steps after a checkpoint are "
         "stated below. MFU is against a "
         f"matrix product of torch on as many threads: {peaks['1'] / 1e9:.0f} GFLOP/s on one, "
