@@ -122,7 +122,7 @@ def _write_parquet(path: Path) -> None:
 
 
 def _write_shard(path: Path, rows: list[dict[str, str]]) -> None:
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path, compression="zstd", row_group_size=2048)
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path, compression="lz4", row_group_size=2048)
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

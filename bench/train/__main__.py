@@ -57,14 +57,15 @@ def main() -> None:
 
 
 def _compare(case: Case, home: Path, repeats: int) -> list[dict[str, Any]]:
-    """The figures of all systems. They take turns, so that what else the machine does meets all alike."""
+    """The figures of all systems. Those on as many cores take turns."""
     found: dict[System, list[dict[str, Any]]] = {system: [] for system in SYSTEMS}
     for number in range(repeats):
-        for place, system in enumerate(SYSTEMS):
-            what = f"{system.name}, {system.workers} × {system.threads}, run {number + 1}"
-            print(f"  {what} of {repeats} ...", file=sys.stderr, flush=True)
-            rows, measured = run(system, case, home, f"bench-{place}-{number}")
-            found[system].append({**_figures(rows, case, saves=system.kind == "winnow"), **vars(measured)})
+        for cores in sorted({system.cores for system in SYSTEMS}):
+            together = [system for system in SYSTEMS if system.cores == cores]
+            print(f"  {len(together)} on {cores}, run {number + 1} of {repeats} ...", file=sys.stderr, flush=True)
+            made = run(together, case, home, f"bench-{cores}-{number}", WARM)
+            for system, (rows, measured) in zip(together, made, strict=True):
+                found[system].append({**_figures(rows, case, saves=system.kind == "winnow"), **vars(measured)})
     return [
         {
             "name": system.name,
@@ -79,16 +80,17 @@ def _compare(case: Case, home: Path, repeats: int) -> list[dict[str, Any]]:
 
 
 def _figures(rows: Rows, case: Case, *, saves: bool) -> dict[str, Any]:
-    """Of one run: the median step, the steps that also saved, the losses."""
-    seconds = dict(enumerate(rows.steps(WARM, case.steps), WARM))
+    """Of one run: the mean and the median step, the steps that also saved, the losses."""
+    seconds = rows.seconds(WARM)
     # The line of a step is written before its checkpoint is, so the step after it takes the time.
     saving = {step for step in seconds if saves and step % SAVED_EVERY == 0}
     plain = [s for step, s in seconds.items() if step not in saving]
     stall = median(seconds[step] for step in saving) - median(plain) if saving else None
     return {
+        "steps": len(plain),
         "step_s": sum(plain) / len(plain),
         "median_step_s": median(plain),
-        "first_step_s": rows.ended[0],
+        "first_step_s": rows.ended[0] - rows.began,
         "stall_s": stall,
         "losses": [rows.losses[step] for step in range(case.steps)],
     }
@@ -108,7 +110,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__.partition("\n")[0])
     parser.add_argument("--home", default=ROOT / "out" / "bench" / "train", help="what is made (default %(default)s)")
     parser.add_argument("--results", default=ROOT / "bench" / "results", help="default %(default)s")
-    parser.add_argument("--tokens", type=int, default=56_000, help="of each run (default %(default)s)")
+    parser.add_argument("--tokens", type=int, default=96_000, help="of each run (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each system (default %(default)s)")
     return parser.parse_args()
 

@@ -1,7 +1,8 @@
 """How each system is run, and when each of its steps ended.
 
 A peer writes a row per step itself. Winnow is `trainer fit`, watched from outside: a step has ended when its line
-stands in metrics.jsonl, so whatever it does besides (reading, metrics, checkpoints) is in the time of a step.
+stands in metrics.jsonl, so whatever it does besides (reading, metrics, checkpoints) is in the time of a step. Systems
+on as many cores take turns (turns.py).
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from bench.dedup.measure import Measured
 from bench.train.case import ROOT, Case, fit_command
+from bench.train.turns import Turn, take_turns
 from trainer.place import process_environment
 
-LOOK_S = 0.02
-LIMIT_S = 900.0
+LOOK_S = 0.01
+LIMIT_S = 3600.0
 PEER = Path(__file__).with_name("peer.txt")
 
 
@@ -36,6 +38,10 @@ class System:
     kind: str
     workers: int = 1
     threads: int = 1
+
+    @property
+    def cores(self) -> int:
+        return self.workers * self.threads
 
 
 SYSTEMS = (
@@ -52,54 +58,86 @@ SYSTEMS = (
 
 @dataclass
 class Rows:
-    """ended: seconds since the start of the process at which each step was over. losses: nats per target."""
+    """ended: when each step was over (time.time). losses: nats per target. began: when the process was started."""
 
+    began: float = 0.0
     ended: dict[int, float] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
+    turn: Turn | None = None
 
-    def steps(self, first: int, stop: int) -> list[float]:
-        """Seconds of the steps [first, stop), each from the end of the one before it."""
-        return [self.ended[s] - self.ended[s - 1] for s in range(first, stop)]
+    def of(self, turn: Turn) -> Rows:
+        """These, with the turns that the run has taken."""
+        return replace(self, turn=turn)
 
-
-def run(system: System, case: Case, home: Path, name: str) -> tuple[Rows, Measured]:
-    """One run of a system, measured from outside. Raises RuntimeError if it fails."""
-    work = home.absolute() / "runs" / name
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    if system.kind == "winnow":
-        return _winnow(system, case, work, name)
-    rows_file = work / "rows.jsonl"
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(system.workers)] if system.workers > 1 else []
-    command = [sys.executable, *launcher, "-m", f"bench.train.{system.kind}", f"{case.directory}/case.json"]
-    began = time.time()
-    measured = _measured([*command, str(rows_file)], work, _environment(system, home))
-    rows = Rows()
-    for line in rows_file.read_text().splitlines():
-        row: dict[str, Any] = json.loads(line)
-        if "at" in row:
-            rows.ended[row["step"]] = row["at"] - began
-        if "loss" in row:
-            rows.losses[row["step"]] = row["loss"]
-    return rows, measured
+    def seconds(self, first: int) -> dict[int, float]:
+        """Of the steps from `first` on that are known, each from the end of the one before it."""
+        assert self.turn is not None
+        pairs = ((step, self.ended[step - 1], self.ended[step]) for step in sorted(self.ended) if step >= first)
+        return {step: after - before for step, before, after in pairs if self.turn.in_one_slice(before, after)}
 
 
-def _winnow(system: System, case: Case, work: Path, name: str) -> tuple[Rows, Measured]:
-    directory = Path(case.store) / "runs" / name
-    shutil.rmtree(directory, ignore_errors=True)
-    command = fit_command(case.store, case.mixture, name=name, workers=f"local:{system.workers}", tokens=case.tokens)
-    with Watched(directory / "metrics.jsonl") as rows:
-        measured = _measured(command, work, {**os.environ, "OMP_NUM_THREADS": str(system.threads)})
-    shutil.rmtree(directory)
-    return rows, measured
+def run(systems: Sequence[System], case: Case, home: Path, name: str, warm: int) -> list[tuple[Rows, Measured]]:
+    """One run of each system, in turns, measured from outside. warm: steps that are not counted.
+
+    Raises RuntimeError if one fails.
+    """
+    with ExitStack() as watches:
+        runs = [_Run.of(system, case, home, f"{name}-{place}", watches) for place, system in enumerate(systems)]
+        turns = take_turns([run.start for run in runs], warm)
+    return [(run.rows.of(turn), run.measured()) for run, turn in zip(runs, turns, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of a system: its command, and its rows as they come."""
+
+    command: list[str]
+    environment: dict[str, str]
+    work: Path
+    rows: Rows
+
+    @classmethod
+    def of(cls, system: System, case: Case, home: Path, name: str, watches: ExitStack) -> _Run:
+        work = home.absolute() / "runs" / name
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        if system.kind == "winnow":
+            directory = Path(case.store) / "runs" / name
+            shutil.rmtree(directory, ignore_errors=True)
+            watches.callback(shutil.rmtree, directory)
+            rows = watches.enter_context(Watched(directory / "metrics.jsonl"))
+            workers = f"local:{system.workers}"
+            command = fit_command(case.store, case.mixture, name=name, workers=workers, tokens=case.tokens)
+            return cls(command, {**os.environ, "OMP_NUM_THREADS": str(system.threads)}, work, rows)
+        rows = watches.enter_context(Watched(work / "rows.jsonl"))
+        launcher = (
+            ["-m", "torch.distributed.run", "--nproc-per-node", str(system.workers)] if system.workers > 1 else []
+        )
+        command = [sys.executable, *launcher, "-m", f"bench.train.{system.kind}", f"{case.directory}/case.json"]
+        return cls([*command, str(work / "rows.jsonl")], _environment(system, home), work, rows)
+
+    def start(self) -> Turn:
+        """Under `bench.dedup.measure`, from the repository's root."""
+        self.rows.began = time.time()
+        arguments = [str(self.work / "measured.json"), str(LIMIT_S), str(ROOT), str(self.work / "log"), *self.command]
+        command = [sys.executable, "-m", "bench.dedup.measure", *arguments]
+        process = subprocess.Popen(command, cwd=ROOT, env=self.environment)
+        return Turn(process, lambda: len(self.rows.ended))
+
+    def measured(self) -> Measured:
+        """What it cost, once it is over. Raises RuntimeError if it failed."""
+        measured = Measured(**json.loads((self.work / "measured.json").read_bytes()))
+        if measured.exit_code:
+            said = (self.work / "log").read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"`{' '.join(self.command)}` failed:\n{said}")
+        return measured
 
 
 class Watched:
-    """Rows of a metrics.jsonl that a run writes, each with the time at which it stood there."""
+    """Rows of a file that a run writes, each with the time that it names, or at which it stood there."""
 
     def __init__(self, file: Path) -> None:
-        self._file, self._rows, self._over = file, Rows(), threading.Event()
-        self._began, self._lines = time.time(), 0
+        self._file, self._rows, self._over, self._lines = file, Rows(), threading.Event(), 0
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def __enter__(self) -> Rows:
@@ -118,11 +156,12 @@ class Watched:
     def _look(self) -> None:
         if not self._file.is_file():
             return
-        now, lines = time.time() - self._began, self._file.read_bytes().split(b"\n")[:-1]
+        now, lines = time.time(), self._file.read_bytes().split(b"\n")[:-1]
         for line in lines[self._lines :]:
             row = json.loads(line)
-            self._rows.ended[row["step"]] = now
-            self._rows.losses[row["step"]] = row["loss"]
+            self._rows.ended.setdefault(row["step"], row.get("at", now))
+            if "loss" in row:
+                self._rows.losses[row["step"]] = row["loss"]
         self._lines = len(lines)
 
 
@@ -166,17 +205,6 @@ def _kill_tree(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     process.wait()
     time.sleep(1.0)
-
-
-def _measured(command: list[str], work: Path, environment: dict[str, str]) -> Measured:
-    """A command under `bench.dedup.measure`, from the repository's root. Raises RuntimeError if it fails."""
-    result, log = work / "measured.json", work / "log"
-    arguments = [str(result), str(LIMIT_S), str(ROOT), str(log), *command]
-    subprocess.run([sys.executable, "-m", "bench.dedup.measure", *arguments], cwd=ROOT, env=environment, check=True)
-    measured = Measured(**json.loads(result.read_bytes()))
-    if measured.exit_code:
-        raise RuntimeError(f"`{' '.join(command)}` failed:\n{log.read_text(errors='replace')[-2000:]}")
-    return measured
 
 
 def _environment(system: System, home: Path) -> dict[str, str]:

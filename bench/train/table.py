@@ -30,7 +30,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     case, peaks, systems = figures["case"], figures["peak_flops"], figures["systems"]
     versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
     count = len(systems[0]["runs"])
-    of_runs = f"medians of {count} runs, which took turns" if count > 1 else "of one run each"
+    of_runs = f"medians of {count} runs" if count > 1 else "of one run each"
     yield "# Training: Winnow, a bare loop and the Hugging Face Trainer"
     yield ""
     yield f"Made by `make bench-train` on {figures['made']}: {_named(figures['machine'])}; {versions}."
@@ -41,7 +41,8 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
         "weights and read the same windows; the last column is how far a loss of any step is from Winnow's. Figures "
         f"are {of_runs}. A step's time is the wall "
         "time from the end of the one before it, the first three left out; Winnow's steps after a checkpoint are "
-        "stated below. MFU is against a "
+        "stated below. Systems on as many cores took turns of eight seconds, in which the others were stopped; the "
+        "ranges are the machine's more than theirs. MFU is against a "
         f"matrix product of torch on as many threads: {peaks['1'] / 1e9:.0f} GFLOP/s on one, "
         f"{peaks['2'] / 1e9:.0f} on two."
     )
@@ -88,14 +89,20 @@ def _row(system: dict[str, Any], case: dict[str, Any], peaks: dict[str, float], 
 def _answers(figures: dict[str, Any]) -> Iterator[str]:
     case, systems, starts = figures["case"], figures["systems"], figures["start"]
 
-    def of(kind: str, cores: int) -> list[float]:
-        return [rate(s, case) for s in systems if s["kind"] == kind and s["workers"] * s["threads"] == cores]
+    def fastest(kind: str, cores: int) -> dict[str, Any]:
+        alike = [s for s in systems if s["kind"] == kind and s["workers"] * s["threads"] == cores]
+        return max(alike, key=lambda system: rate(system, case))
+
+    def step(kind: str, cores: int, against: str) -> float:
+        """How the time of a step compares, the median of runs that took turns."""
+        pairs = zip(fastest(kind, cores)["runs"], fastest(against, cores)["runs"], strict=True)
+        return float(median(one["step_s"] / other["step_s"] for one, other in pairs))
 
     yield "| what | one core | two cores |"
     yield "|---|---|---|"
-    bare = [max(of("bare", n)) / max(of("winnow", n)) for n in (1, 2)]
+    bare = [step("winnow", n, "bare") for n in (1, 2)]
     yield f"| step time against the bare loop, each as it is fastest | {bare[0]:.3f} | {bare[1]:.3f} |"
-    trainer = [max(of("winnow", n)) / max(of("hf", n)) for n in (1, 2)]
+    trainer = [step("hf", n, "winnow") for n in (1, 2)]
     yield f"| tokens/s against the Hugging Face Trainer, each as it is fastest | {trainer[0]:.3f} | {trainer[1]:.3f} |"
     stalls = [_stall(system) for system in systems if system["kind"] == "winnow"][:2]
     yield f"| a full checkpoint, and its share of the run at one per {SAVES_PER} steps | {stalls[0]} | {stalls[1]} |"
@@ -106,6 +113,6 @@ def _answers(figures: dict[str, Any]) -> Iterator[str]:
 
 def _stall(system: dict[str, Any]) -> str:
     """What a checkpoint costs: seconds, and the share of a run."""
-    stall = median(run["stall_s"] for run in system["runs"])
+    stall = median(run["stall_s"] for run in system["runs"] if run["stall_s"] is not None)
     step = median(run["median_step_s"] for run in system["runs"])
     return f"{stall:.2f} s, {stall / (SAVES_PER * step):.2%}"

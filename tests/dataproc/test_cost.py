@@ -16,7 +16,7 @@ from dataproc.recipe import DataRecipe
 Make = Callable[..., Any]
 DOCUMENTS = 600
 TIMES = {"parse": 2e-9, "repair": 1e-8, "sketch": 4e-9, "sets": 1e-8, "read": 1e-9, "write": 3e-9}
-RATES = cost.Rates(**TIMES, loose=0.55, packed=0.4, shingles=1.0)
+RATES = cost.Rates(**TIMES, size=0.55, shingles=1.0)
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dataproc import repair as module
-from dataproc.characters import ALONE, CODE_POINTS, LETTER, MOJIBAKE, STRONG, TELLING, characters
+from dataproc.characters import CODE_POINTS, characters
+from dataproc.kernels.flags import ALONE, LETTER, MOJIBAKE, STRONG, TELLING
 from dataproc.raw import RawRoot, records
 from dataproc.recipe.sources import Source
 from dataproc.repair import fix_text, repair

@@ -15,7 +15,7 @@ class Processes:
     """A cluster that carries out every job as a process of this machine. `dead`: it does not answer."""
 
     def __init__(self) -> None:
-        self.python = sys.executable
+        self.python, self.alone = sys.executable, True
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.up = True
 

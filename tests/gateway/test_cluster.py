@@ -16,10 +16,10 @@ from pathlib import Path
 import httpx2
 import pytest
 from gateway_process import Gateway
-from work_fixtures import data_recipe, write_raw
+from work_fixtures import SIZES, data_recipe, train_recipe, write_raw
 
 from gateway.jobs.cluster import RayCluster, Refused, Unreachable
-from gateway.messages import BuildOptions, BuildRequest
+from gateway.messages import BuildOptions, BuildRequest, RunRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -67,14 +67,21 @@ def test_work_goes_to_the_cluster_and_outlives_the_service(
             gateway.kill()
             gateway.start()
             ended = client.wait(build)
-        assert ended.state == "succeeded", ended.failure
-        assert ended.attempt == 1, "the job went on without the service"
+            assert ended.state == "succeeded", ended.failure
+            assert ended.attempt == 1, "the job went on without the service"
+            assert ended.result is not None
+            alone = RunRequest(recipe=train_recipe(), mixture=ended.result.path, sizes=SIZES)
+            trained = client.wait(client.submit(alone)[0].id)
+            assert trained.state == "succeeded", trained.failure
         assert httpx2.get(f"{gateway.url}/v1/builds").status_code == 401
     finally:
         assert gateway.end() == 0
     assert TOKEN not in gateway.log.read_text()
     cluster = RayCluster(ray_url, TOKEN, sys.executable)
     assert cluster.ready(), "the cluster is not the service's to end"
+    actors = httpx2.get(f"{ray_url}/api/v0/actors", headers={"Authorization": f"Bearer {TOKEN}"}).json()
+    trainers = [a for a in actors["data"]["result"]["result"] if a["class_name"] == "_Actor"]
+    assert len(trainers) == 1, "Ray says where a run trains, be it of one worker"
 
 
 def test_a_wrong_token_and_a_wrong_address_are_told(ray_url: str) -> None:

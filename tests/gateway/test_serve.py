@@ -8,19 +8,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 from gateway_process import Gateway, all_gone
 from tests.commands import ended
-from work_fixtures import data_recipe, train_recipe, write_raw
+from work_fixtures import SIZES, data_recipe, train_recipe, write_raw
 
 from gateway.client import Client
 from gateway.messages import BuildOptions, BuildRequest, RunRequest
 from gateway.serve import main
-
-SIZES: dict[str, Any] = {"shared": {"tiny": {"layers": 1, "width": 16, "heads": 2, "filter": 32}}}
 
 
 @pytest.fixture(scope="module")

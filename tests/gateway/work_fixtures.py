@@ -41,6 +41,9 @@ def data_recipe(name: str = "tiny", **overrides: Any) -> dict[str, Any]:
     }
 
 
+SIZES: dict[str, Any] = {"shared": {"tiny": {"layers": 1, "width": 16, "heads": 2, "filter": 32}}}
+
+
 def train_recipe(name: str = "tiny", **overrides: Any) -> dict[str, Any]:
     """A recipe over data_recipe's mixture: a few steps of a decoder of a few thousand parameters."""
     schedule = {"shape": "linear", "warmup_steps": 2, "peak": 0.01, "end": 0.001, "span": "run"}

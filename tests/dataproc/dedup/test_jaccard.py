@@ -77,7 +77,7 @@ def test_sets_in_a_mapped_file_share_the_same_while_it_is_given_back(start: int,
         for looked_at in (np.zeros(0, np.int64), np.array([RESIDENT])):  # the first step of the latter gives back
             evidence = Evidence(np.zeros((2, 1), np.uint32), hashes, starts, sizes, looked_at)
             shared = -(-len(values) // math.lcm(every_a, every_b))
-            assert evidence.jaccard(0, 1) == shared / (len(a) + len(b) - shared)
+            assert evidence.jaccard(np.array([[0, 1]])) == [shared / (len(a) + len(b) - shared)]
 
 
 def test_what_is_read_of_a_mapped_file_does_not_stay_in_memory(tmp_path: Path) -> None:
@@ -96,9 +96,9 @@ def resident():
 hashes = np.asarray(np.memmap({str(tmp_path / "sets")!r}, np.uint64, "r"))
 starts, sizes = np.array([0, 10**6]), np.array([10**6, 59 * 10**6])
 evidence = Evidence(np.zeros((2, 1), np.uint32), hashes, starts, sizes, counter(hashes))
-assert evidence.jaccard(0, 0) == 1.0
+assert evidence.jaccard(np.array([[0, 0]])) == [1.0]
 before = resident()
-assert evidence.jaccard(1, 1) == 1.0
+assert evidence.jaccard(np.array([[1, 1]])) == [1.0]
 print(resident() - before)
 """
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)

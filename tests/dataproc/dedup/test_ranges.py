@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataproc.dedup import ranges
-from dataproc.dedup.jaccard import exact
-from dataproc.dedup.kernels.scratch import HASHES
-from dataproc.dedup.ranges import LongText, exact_by_parts, set_parts
+from dataproc.dedup.ranges import LongText, set_parts
 from dataproc.dedup.shingles import Shingling, by_size, shingle_sets
+from dataproc.kernels.scratch import HASHES
 
 UNITS: list[Literal["char", "word"]] = ["char", "word"]
 words = st.text(st.sampled_from("abAB.é́語😀Σİ"), min_size=1, max_size=4)
@@ -44,16 +43,6 @@ def test_a_text_is_cut_by_how_many_hashes_it_has(
     parts = [part.copy() for part in set_parts(one(text), shingling)]
     assert len(parts) == (8 if unit == "char" else 1)  # 8 bytes a character, or a word, against those of the text
     assert np.concatenate(parts).tolist() == shingle_sets(one(text), shingling).hashes.tolist()
-
-
-@settings(deadline=None, max_examples=50)
-@given(texts, texts, st.booleans(), shinglings)
-def test_the_index_by_parts_is_the_index(a: str, b: str, begins_alike: bool, shingling: Shingling) -> None:
-    b = f"{a} {b}" if begins_alike else b
-    expected = exact(shingle_sets(one(a), shingling).hashes, shingle_sets(one(b), shingling).hashes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranges, "PART_BYTES", 1000)
-        assert exact_by_parts(one(a), one(b), shingling) == expected
 
 
 def test_a_text_that_repeats_itself_has_few_hashes() -> None:

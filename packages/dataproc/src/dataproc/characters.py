@@ -25,8 +25,21 @@ from ftfy import chardata, fixes
 from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES
 from numpy.typing import NDArray
 
-U8 = NDArray[np.uint8]
-U16 = NDArray[np.uint16]
+from dataproc.kernels.flags import (
+    ALONE,
+    COMPOSING,
+    HARD,
+    LETTER,
+    MOJIBAKE,
+    ODD,
+    ODD_UNTIL_HTML,
+    ORDERED,
+    SOFT,
+    STRONG,
+    SYNTAX,
+    TELLING,
+)
+from dataproc.native import U8, U16
 
 CHARACTER_STEPS: tuple[Callable[[str], str], ...] = (
     fixes.fix_c1_controls,
@@ -40,9 +53,6 @@ CHARACTER_STEPS: tuple[Callable[[str], str], ...] = (
 )
 """What ftfy does after it has mended entities and encodings, in its order."""
 
-HARD, SOFT, ALONE, TELLING, STRONG, MOJIBAKE, LETTER, ORDERED, SYNTAX = (1 << bit for bit in range(9))
-ODD, ODD_UNTIL_HTML = 1, 2
-COMPOSING = 0xFF
 CODE_POINTS = 0x110000
 
 

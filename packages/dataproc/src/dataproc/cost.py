@@ -29,7 +29,7 @@ import zstandard
 
 from dataproc.dedup.minhash import sketch
 from dataproc.dedup.shingles import Shingling, shingle_sets
-from dataproc.documents import COMPACT, QUICK, RowDigest
+from dataproc.documents import QUICK, RowDigest
 from dataproc.estimate import Estimate
 from dataproc.recipe import DataRecipe
 from dataproc.repair import repair
@@ -59,7 +59,7 @@ ROW_BYTES = 80
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds per byte of text, and Parquet bytes per byte of text: of documents (loose), of what is left (packed)."""
+    """Seconds per byte of text; size: bytes of Parquet per byte of text."""
 
     parse: float
     repair: float
@@ -67,8 +67,7 @@ class Rates:
     sets: float
     read: float
     write: float
-    loose: float
-    packed: float
+    size: float
     shingles: float
     """Shingles per byte of text."""
 
@@ -96,17 +95,16 @@ def measure(texts: list[str], recipe: DataRecipe) -> Rates:
     size = max(1, sum(len(text.encode()) for text in sample))
     shingling = Shingling(recipe.dedup.unit, recipe.dedup.ngram)
     table = pa.table({"text": array})
-    loose, packed = _parquet(table, QUICK), _parquet(table, COMPACT)
+    shard = _parquet(table)
     sets = shingle_sets(array, shingling)
     return Rates(
         parse=_time(partial(_parsed, _lines_of(sample))) / size,
         repair=_time(lambda: repair(array)) / size,
         sketch=_time(lambda: sketch(array, shingling, recipe.dedup.permutations)) / size,
         sets=_time(lambda: shingle_sets(array, shingling)) / size,
-        read=_time(lambda: pq.read_table(io.BytesIO(loose))) / size,
-        write=_time(lambda: _parquet(table, COMPACT)) / size,
-        loose=len(loose) / size,
-        packed=len(packed) / size,
+        read=_time(lambda: pq.read_table(io.BytesIO(shard))) / size,
+        write=_time(lambda: _parquet(table)) / size,
+        size=len(shard) / size,
         shingles=len(sets.hashes) / size,
     )
 
@@ -128,23 +126,22 @@ def of_size(documents: int, text_bytes: int, recipe: DataRecipe, rates: Rates, *
     bands, minima = dedup.banding.count, 4 * dedup.permutations
     verified = dedup.verify == "exact"
     alike_bytes, alike = ALIKE * text_bytes, ALIKE * documents
-    rewrite = rates.read + rates.write
+    sets_s = text_bytes * rates.read + alike_bytes * rates.sets  # made once: by the clusters, or else by the ledger
     seconds = {
         "documents": text_bytes * (rates.parse + rates.repair + rates.write) + documents * DOCUMENT_S,
         "signatures": text_bytes * (rates.read + rates.sketch) + documents * DOCUMENT_S / 2,
-        "clusters": documents * bands * BAND_S
-        + (text_bytes * rates.read + alike_bytes * rates.sets + alike * PAIRS * PAIR_S) * verified,
-        "ledger": text_bytes * rates.read + alike_bytes * rates.sets + alike * DOCUMENT_S,
-        "deduped": text_bytes * rewrite + documents * DOCUMENT_S / 2,
+        "clusters": documents * bands * BAND_S + (sets_s + alike * PAIRS * PAIR_S) * verified,
+        "ledger": sets_s * (not verified) + alike * DOCUMENT_S,
+        "deduped": text_bytes * (rates.read + rates.write) + documents * DOCUMENT_S / 2,
     }
     seconds = {stage: STAGE_S + of_it for stage, of_it in seconds.items()}
     keys = 16 * documents * bands
-    sets = int(8 * alike_bytes * rates.shingles + alike * minima) * verified
+    sets = int(8 * alike_bytes * rates.shingles + alike * minima)
     return Cost(
         seconds=seconds,
-        artifacts=int(text_bytes * (rates.loose + rates.packed) + documents * (minima + 2 * ROW_BYTES)),
-        scratch=max(keys + sets, int(alike_bytes)),
-        shuffle=keys + 24 * documents + int(alike_bytes + alike * ROW_BYTES),
+        artifacts=int(2 * text_bytes * rates.size + documents * (minima + 2 * ROW_BYTES)),
+        scratch=keys + sets if verified else max(keys, sets),
+        shuffle=keys + 24 * documents + int(alike * ROW_BYTES),
         worker=WORKER_BYTES + memory_bytes,
         driver=WORKER_BYTES + DRIVER_BYTES * documents,
     )
@@ -188,10 +185,10 @@ def _parsed(raw: bytes) -> list[Any]:
     return [orjson.loads(line) for line in zstandard.decompress(raw).splitlines()]
 
 
-def _parquet(table: pa.Table, codec: Mapping[str, Any]) -> bytes:
-    """As a shard is written, with its digest."""
+def _parquet(table: pa.Table) -> bytes:
+    """As a shard of documents is written, with its digest."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, **codec, use_dictionary=False, write_statistics=False)
+    pq.write_table(table, sink, **QUICK, use_dictionary=False, write_statistics=False)
     RowDigest(table.schema).update(table)
     hashlib.sha256(sink.getbuffer()).digest()
     return sink.getvalue()

@@ -35,7 +35,7 @@ SHARD_ROWS = 200_000  # whoever works on the rows of a shard, without their text
 COMPACT: dict[str, Any] = {"compression": "zstd", "compression_level": 1}
 """Level 3 takes half as long again to write, for a tenth less."""
 QUICK: dict[str, Any] = {"compression": "lz4"}
-"""For texts that a build reads four times: half the time to read, a third to two fifths larger."""
+"""For texts, which a build reads several times: half the time to read, a third to two fifths larger."""
 
 
 class RowDigest:

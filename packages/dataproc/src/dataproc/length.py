@@ -14,13 +14,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataproc.dedup.cleaning import character_counts, clean_all, rows_of
-from dataproc.dedup.kernel import I64, U8, kernel
+from dataproc.native import Native
+
+_have_sure_characters = Native("dataproc.kernels.length", "have_sure_characters")
 
 
 def have_characters(texts: pa.LargeStringArray, count: int) -> NDArray[np.bool_]:
     """Whether `clean(text)` has so many characters."""
     rows = rows_of(texts)
-    enough = _have_sure_characters(rows.data, rows.offsets, count, _sure_pairs())
+    found = np.empty(len(rows.offsets) - 1, np.uint8)
+    _have_sure_characters(rows.data, rows.offsets, count, _sure_pairs(), found)
+    enough = found.view(np.bool_)
     if not enough.all():
         undecided = pa.array(np.flatnonzero(~enough))
         enough[~enough] = character_counts(clean_all(texts.take(undecided))) >= count
@@ -28,7 +32,7 @@ def have_characters(texts: pa.LargeStringArray, count: int) -> NDArray[np.bool_]
 
 
 @cache
-def _sure_pairs() -> NDArray[np.bool_]:
+def _sure_pairs() -> NDArray[np.uint8]:
     """By a byte and the next: whether they begin a character that cleaning keeps. Whatever shares its first two bytes
     with white space, such as curly quotes, counts as white space.
     """
@@ -40,16 +44,4 @@ def _sure_pairs() -> NDArray[np.bool_]:
         if character.isspace() or composes or not unicodedata.is_normalized("NFC", character):
             first, second, *_ = character.encode()
             sure[first, second] = False
-    return sure
-
-
-@kernel
-def _have_sure_characters(data: U8, bounds: I64, count: int, sure: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    enough = np.zeros(len(bounds) - 1, np.bool_)
-    for row in range(len(enough)):
-        found, at, end = 0, bounds[row], bounds[row + 1]
-        while found < count and at < end:
-            found += sure[data[at], data[at + 1] if at + 1 < end else 0]
-            at += 1
-        enough[row] = found >= count
-    return enough
+    return sure.view(np.uint8).reshape(-1)

@@ -20,10 +20,11 @@ import pyarrow as pa
 from ftfy import fixes
 from ftfy.badness import BADNESS_RE
 
-from dataproc.characters import ALONE, CHARACTER_STEPS, HARD, LETTER, MOJIBAKE, SOFT, STRONG, TELLING, characters
+from dataproc.characters import CHARACTER_STEPS, characters
 from dataproc.dedup.cleaning import Rows, rows_of
-from dataproc.dedup.kernel import I64
-from dataproc.segments import HTML, Changes, rewrite, scan
+from dataproc.kernels.flags import ALONE, HARD, HTML, LETTER, MOJIBAKE, SOFT, STRONG, TELLING
+from dataproc.native import I64
+from dataproc.segments import Changes, rewrite, scan
 
 FIX = ftfy.TextFixerConfig(normalization="NFC", explain=False)
 
@@ -35,13 +36,8 @@ def repair(texts: pa.LargeStringArray) -> pa.LargeStringArray:
     """`ftfy.fix_text(text, FIX)` of every row."""
     rows = rows_of(texts)
     table = characters()
-    segments = scan(rows.data, rows.offsets, table, FIX.max_decode_length)
-    changes = _changes(rows, segments)
-    if not len(changes.starts):
-        return texts
-    out = np.empty(len(rows.data) + len(changes.data), np.uint8)
-    offsets = rewrite(rows.data, rows.offsets, changes, table, out)
-    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(out[: offsets[-1]]))
+    changes = _changes(rows, scan(rows, table, FIX.max_decode_length))
+    return rewrite(rows, changes, table) if len(changes.starts) else texts
 
 
 def fix_text(text: str) -> str:
@@ -62,7 +58,7 @@ def _changes(rows: Rows, segments: I64) -> Changes:
     kept = [data for data, change in zip(fixed, changed.tolist(), strict=True) if change]
     data = np.frombuffer(b"".join(kept), np.uint8)
     offsets = np.cumsum([0, *map(len, kept)], dtype=np.int64)
-    starts, ends = segments[changed, 0], segments[changed, 1]
+    starts, ends = (np.ascontiguousarray(segments[changed, column]) for column in (0, 1))
     return Changes(starts, ends, softened[changed], data, offsets)
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataproc import jsonl, raw
+from dataproc.kernels.flags import ODD_LINE
 from dataproc.raw import RawFile, Unreadable
 from dataproc.recipe.sources import Source
 from dataproc.turns import Role
@@ -135,7 +136,7 @@ def _of_block(block: bytes, lines: jsonl.Lines, before: int, gathered: _Gathered
     kept: list[int] = []
     apart: dict[int, str] = {}
     for row, (start, text_start, text_end, end) in enumerate(lines.at):
-        if text_start != jsonl.ODD and not text_is_id:
+        if text_start != ODD_LINE and not text_is_id:
             record = jsonl.rest(block, start, text_start, text_end, end, gathered.text)
             if record is not None and gathered.add(record):
                 kept.append(row)

@@ -101,6 +101,11 @@ class Draft:
         scratch.mkdir(parents=True, exist_ok=True)
         return scratch
 
+    @property
+    def left(self) -> Path:
+        """A directory beside the draft for what a later stage of the same process may use, and drops."""
+        return self.path.with_name(f"{self.path.name}.left")
+
 
 @dataclass
 class Build:

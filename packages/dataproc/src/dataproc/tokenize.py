@@ -8,6 +8,7 @@ Shards hold ranges of the id hash: documents are exchanged by it, then each part
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,7 +34,7 @@ from manifest.record import Model, Shard
 
 STAGE = "tokenize/1"
 SHARD_TEXT_BYTES = 256_000_000
-BATCH_BYTES = 2_000_000  # three batches are in memory, and their tokens as objects take twenty times as much
+BATCH_BYTES = 2_000_000  # up to three batches are in memory, and their tokens as objects take twenty times as much
 AHEAD = 2
 SUFFIXES = (".bin", ".idx", ".ids")
 MASK = ".mask"
@@ -124,9 +125,13 @@ def _write(table: pa.Table, encoder: Tokenizer, end: int, writer: ShardWriter) -
 
 
 def _encoded(table: pa.Table, encoder: Tokenizer) -> Iterator[tuple[list[str], list[Encoding]]]:
-    """Batches of ids and encodings. While one is written, on one core, the next AHEAD are encoded on all: two at once,
-    for a batch ends with its last text on a core alone.
+    """Batches of ids and encodings. While one is written, on one core, the next two are encoded on all, both at once:
+    a batch ends with its last text on a core alone. On one core, one follows the other.
     """
+    if int(os.environ.get("RAYON_NUM_THREADS") or len(os.sched_getaffinity(0))) == 1:
+        for ids, texts in _batches(table):
+            yield ids, encoder.encode_batch_fast(texts, add_special_tokens=False)
+        return
     with ThreadPoolExecutor(AHEAD) as pool:
         waiting: deque[tuple[list[str], Future[list[Encoding]]]] = deque()
         for ids, texts in _batches(table):

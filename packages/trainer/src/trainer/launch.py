@@ -70,9 +70,14 @@ def launch(
 
 def devices_here() -> int:
     """The GPUs of this machine; its CPUs where it has none."""
-    import torch  # half a second, and only where nobody said how many workers
+    return gpus_here() or len(os.sched_getaffinity(0))
 
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+
+def gpus_here() -> int:
+    """The GPUs of this machine."""
+    import torch  # half a second, and only where somebody asks
+
+    return torch.cuda.device_count()
 
 
 def _pause(tick: Tick, asked: Asked, seconds: float) -> None:

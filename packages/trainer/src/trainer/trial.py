@@ -137,7 +137,7 @@ class _Learner:
         for first in range(0, rows, size):
             part = slice(first, first + size)
             tokens_BT = torch.from_numpy(batch.tokens[part]).to(self.device)
-            weights_BT = torch.from_numpy(batch.weights[part]).to(self.device)
+            weights_BT = torch.tensor(batch.weights[part], device=self.device)
             documents_BT = None
             if batch.documents is not None:
                 documents_BT = torch.from_numpy(batch.documents[part]).to(self.device)[:, :-1]

@@ -81,13 +81,20 @@ def of_families(
     recipe: Make,
     build: Make,
 ) -> Make:
-    """A build of `families`. All go into one store, so that they share what they can; `apart`: a store of its own."""
+    """A build of `families`. All go into one store, so that they share what they can; `apart`: a new one of its own."""
     root = write_raw(families, tmp_path_factory.mktemp("raw"), 2)
     shared = tmp_path_factory.mktemp("store")
 
-    def run(workers: Workers | None = None, *, apart: bool = False, **dedup: Any) -> Any:
-        store = tmp_path_factory.mktemp("apart") if apart else shared
-        return build(near(recipe, "ab", dedup), root, store, workers, until="deduped")
+    def run(
+        workers: Workers | None = None,
+        *,
+        apart: bool = False,
+        store: Path = shared,
+        until: str = "deduped",
+        **dedup: Any,
+    ) -> Any:
+        store = tmp_path_factory.mktemp("apart") if apart else store
+        return build(near(recipe, "ab", dedup), root, store, workers, until=until)
 
     return run
 

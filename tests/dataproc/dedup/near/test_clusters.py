@@ -90,6 +90,15 @@ def test_many_small_shards_do_not_change_the_result(of_families: Make, monkeypat
     assert kept(cut) == kept(whole)
 
 
+def test_a_ledger_is_the_same_without_what_its_clusters_have_left(of_families: Make) -> None:
+    """A process that was killed between the two leaves nothing, and one whose disk knows no hard links."""
+    at_once, first = of_families(apart=True), of_families(apart=True, until="clusters")
+    later = of_families(store=first.store.root, until="ledger")
+    assert later.artifact("ledger", "global").manifest.digest == at_once.artifact("ledger", "global").manifest.digest
+    for built in (at_once, first):
+        assert not list((built.store.root / ".drafts").glob("*.left"))
+
+
 def test_texts_that_are_taken_part_by_part_change_nothing(of_families: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = of_families()
     monkeypatch.setattr(shingles_, "BATCH_BYTES", 50)

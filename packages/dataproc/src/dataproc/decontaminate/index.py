@@ -27,7 +27,7 @@ from dataproc.decontaminate.kernels import HEAD, NGRAM, Index
 from dataproc.decontaminate.letters import U32, WORD, Letters, letters
 from dataproc.dedup.cleaning import offsets_of, rows_of
 from dataproc.dedup.group import save
-from dataproc.dedup.kernel import I64, U64
+from dataproc.native import I64, U64
 
 LEAST = 8
 SHARED = 64

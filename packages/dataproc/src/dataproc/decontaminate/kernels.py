@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dataproc.compiled import kernel, part
 from dataproc.decontaminate.letters import (
     ALONE,
     CODE,
@@ -28,7 +29,7 @@ from dataproc.decontaminate.letters import (
     WORD,
     Letters,
 )
-from dataproc.dedup.kernel import I64, U8, U64, kernel, part
+from dataproc.native import I64, U8, U64
 
 HASH, WRITE, COMPARE = 0, 1, 2
 """What becomes of a word's characters beside its hash."""

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataproc.dedup.native import kept_on_disk
+from dataproc.native import kept_on_disk
 
 U32 = NDArray[np.uint32]
 

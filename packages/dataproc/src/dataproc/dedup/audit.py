@@ -221,10 +221,8 @@ def _mates_file(group: Group, number: int) -> Path:
 
 def _are_near(group: Group, listing: str, pairs_E2: Pairs) -> NDArray[np.bool_]:
     """Which pairs have J ≥ threshold."""
-    evidence = evidence_of(group, listing)
     places_E2 = np.searchsorted(group.listed(listing), pairs_E2)
-    jaccard = [evidence.jaccard(a, b) for a, b in places_E2]
-    return np.array(jaccard, np.float64) >= group.matching.threshold
+    return np.asarray(evidence_of(group, listing).jaccard(places_E2) >= group.matching.threshold)
 
 
 def _roots(group: Group, root: NDArray[np.int64], pairs_E2: Pairs) -> NDArray[np.int64]:

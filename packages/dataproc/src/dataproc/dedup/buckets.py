@@ -16,7 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataproc.dedup.kernel import kernel
+from dataproc.native import Native
+
+_may_repeat = Native("dataproc.kernels.repeats", "may_repeat")
+_may_be_among = Native("dataproc.kernels.repeats", "may_be_among")
 
 BITS_PER_KEY = 8  # a key that comes once is sorted in vain with a chance of about one in so many
 
@@ -47,47 +50,27 @@ def buckets(keys: NDArray[np.uint64], docs: NDArray[np.int64]) -> Buckets:
 
 def may_repeat(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Which keys may come twice or more: all that do, and a few others."""
-    return _may_repeat(keys, _shift(len(keys)))
+    shift = _shift(len(keys))
+    perhaps = np.empty(len(keys), np.uint8)
+    _may_repeat(keys, shift, _table(shift), _table(shift), perhaps)
+    return perhaps.view(np.bool_)
 
 
 def is_among(keys: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Which keys are among the known ones, of which there are few."""
-    found = _may_be_among(keys, known, _shift(len(known)))
+    shift = _shift(len(known))
+    perhaps = np.empty(len(keys), np.uint8)
+    _may_be_among(keys, known, shift, _table(shift), perhaps)
+    found = perhaps.view(np.bool_)
     found[found] = np.isin(keys[found], known)
     return found
 
 
-def _shift(keys: int) -> np.uint64:
+def _shift(keys: int) -> int:
     """What leaves of a key so many high bits that a table of their size has BITS_PER_KEY bits per key."""
-    return np.uint64(64 - max(6, (max(1, keys) * BITS_PER_KEY - 1).bit_length()))
+    return 64 - max(6, (max(1, keys) * BITS_PER_KEY - 1).bit_length())
 
 
-@kernel
-def _may_repeat(keys: NDArray[np.uint64], shift: np.uint64) -> NDArray[np.bool_]:
-    """Which keys may come twice: their high bits do."""
-    words = 1 << (58 - np.int64(shift))
-    once, twice = np.zeros(words, np.uint64), np.zeros(words, np.uint64)
-    for key in keys:
-        slot = key >> shift
-        word, bit = slot >> np.uint64(6), np.uint64(1) << (slot & np.uint64(63))
-        twice[word] |= once[word] & bit
-        once[word] |= bit
-    perhaps = np.empty(len(keys), np.bool_)
-    for row in range(len(keys)):
-        slot = keys[row] >> shift
-        perhaps[row] = (twice[slot >> np.uint64(6)] >> (slot & np.uint64(63))) & np.uint64(1)
-    return perhaps
-
-
-@kernel
-def _may_be_among(keys: NDArray[np.uint64], known: NDArray[np.uint64], shift: np.uint64) -> NDArray[np.bool_]:
-    """Which keys have the high bits of a known one."""
-    table = np.zeros(1 << (58 - np.int64(shift)), np.uint64)
-    for key in known:
-        slot = key >> shift
-        table[slot >> np.uint64(6)] |= np.uint64(1) << (slot & np.uint64(63))
-    perhaps = np.empty(len(keys), np.bool_)
-    for row in range(len(keys)):
-        slot = keys[row] >> shift
-        perhaps[row] = (table[slot >> np.uint64(6)] >> (slot & np.uint64(63))) & np.uint64(1)
-    return perhaps
+def _table(shift: int) -> NDArray[np.uint64]:
+    """As many bits as there are keys after a shift, all 0."""
+    return np.zeros(1 << (58 - shift), np.uint64)

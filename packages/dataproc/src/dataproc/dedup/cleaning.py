@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dataproc.dedup.kernels.characters import tables
-from dataproc.dedup.kernels.scratch import LONG, MARGIN, NEAR, scratch
-from dataproc.dedup.native import I64, U8, Native
+from dataproc.kernels.characters import tables
+from dataproc.kernels.scratch import LONG, MARGIN, NEAR, scratch
+from dataproc.native import I64, U8, Native
 
 _PUNCTUATION = string.punctuation.encode()
 SPACE = 0x20
 
-_unsettled_spans = Native("dataproc.dedup.kernels.cleaning", "unsettled_spans")
-_clean_rows = Native("dataproc.dedup.kernels.cleaning", "clean_rows")
+_unsettled_spans = Native("dataproc.kernels.cleaning", "unsettled_spans")
+_clean_rows = Native("dataproc.kernels.cleaning", "clean_rows")
 
 
 def clean(text: str) -> str:

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from dataproc.dedup import audit
 from dataproc.dedup.candidates import find_candidates
-from dataproc.dedup.evidence import gather_evidence
-from dataproc.dedup.group import CANDIDATES, Matching, make_group, shard_pairs
+from dataproc.dedup.evidence import gather_evidence, leave
+from dataproc.dedup.group import CANDIDATES, Group, Matching, make_group, shard_pairs
 from dataproc.dedup.identical import link_identical
 from dataproc.dedup.links import link_all
 from dataproc.dedup.members import write_members
@@ -34,8 +34,11 @@ STAGE = "cluster/2"
 
 def cluster(
     sources: Sequence[tuple[str, Sequence[Path], Sequence[Path]]], matching: Matching, *, workers: Workers, draft: Draft
-) -> Made:
-    """The stage. sources: (name, shards of documents, shards of signatures), in recipe order."""
+) -> tuple[Made, Group | None]:
+    """The stage, and what is left of the candidates' shingle sets beside its draft, if there is anything.
+
+    sources: (name, shards of documents, shards of signatures), in recipe order.
+    """
     group = make_group(shard_pairs(sources), matching, workers=workers, draft=draft)
     repeats = link_identical(group, workers=workers, draft=draft)
     find_candidates(group, workers=workers, draft=draft)
@@ -58,4 +61,4 @@ def cluster(
         "bands": [matching.bands.count, matching.bands.rows],
         "s_curve": s_curve,
     }
-    return Made(members.shards, summary)
+    return Made(members.shards, summary), leave(group, draft.left) if matching.verified else None

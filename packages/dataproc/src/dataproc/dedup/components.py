@@ -9,7 +9,12 @@ than its child, so the root of a component is its smallest element. `np.arange(N
 import numpy as np
 from numpy.typing import NDArray
 
-from dataproc.dedup.kernel import kernel
+from dataproc.native import Native
+
+_merge = Native("dataproc.kernels.forest", "merge")
+_flatten = Native("dataproc.kernels.forest", "flatten")
+_join_buckets = Native("dataproc.kernels.forest", "join_buckets")
+_joins = Native("dataproc.kernels.forest", "joins")
 
 
 def connect(parent: NDArray[np.int64], edges_E2: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -19,7 +24,7 @@ def connect(parent: NDArray[np.int64], edges_E2: NDArray[np.int64]) -> NDArray[n
             f"edges join elements {edges_E2.min()} to {edges_E2.max()}, but there are {len(parent)} elements"
         )
     connected = parent.copy()
-    _merge(connected, edges_E2)
+    _merge(connected, np.ascontiguousarray(edges_E2, np.int64).reshape(-1))
     return connected
 
 
@@ -30,43 +35,13 @@ def labels(parent: NDArray[np.int64]) -> NDArray[np.int64]:
     return roots
 
 
-@kernel
-def find(parent: NDArray[np.int64], element: int) -> int:
-    """The root of an element; halves the path to it on the way."""
-    while parent[element] != element:
-        parent[element] = parent[parent[element]]
-        element = parent[element]
-    return element
-
-
-@kernel
-def union(parent: NDArray[np.int64], a: int, b: int) -> None:
-    """Joins the components of two elements under the smaller root."""
-    root_a, root_b = find(parent, a), find(parent, b)
-    parent[max(root_a, root_b)] = min(root_a, root_b)
-
-
-@kernel
 def join_buckets(parent: NDArray[np.int64], members: NDArray[np.int64], bounds: NDArray[np.int64]) -> int:
     """Connects, in place, all members of each bucket. Returns how many unions that took."""
-    joined = 0
-    for bucket in range(len(bounds) - 1):
-        first = members[bounds[bucket]]
-        for other in members[bounds[bucket] + 1 : bounds[bucket + 1]]:
-            if find(parent, first) != find(parent, other):
-                union(parent, first, other)
-                joined += 1
-    return joined
+    return _join_buckets(parent, members, bounds)
 
 
-@kernel
-def _merge(parent: NDArray[np.int64], edges_E2: NDArray[np.int64]) -> None:
-    for edge in range(len(edges_E2)):
-        union(parent, edges_E2[edge, 0], edges_E2[edge, 1])
-
-
-@kernel
-def _flatten(parent: NDArray[np.int64]) -> None:
-    """One pass is enough: a parent is smaller than its child, hence already flat."""
-    for element in range(len(parent)):
-        parent[element] = parent[parent[element]]
+def joins(edges_E2: NDArray[np.int64], elements: int) -> NDArray[np.bool_]:
+    """Which edges, one after the other, join what was apart."""
+    joined = np.empty(len(edges_E2), np.uint8)
+    _joins(np.arange(elements, dtype=np.int64), np.ascontiguousarray(edges_E2).reshape(-1), joined)
+    return joined.view(np.bool_)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dataproc.dedup.cleaning import character_counts, clean_all
 from dataproc.dedup.places import listed_rows, rows_by_shard
-from dataproc.documents import ShardWriter, batches, documents_schema, rows_of
+from dataproc.documents import QUICK, ShardWriter, batches, documents_schema, rows_of
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
 from manifest.record import Model, Shard
@@ -78,7 +78,7 @@ def _write(
     """One task: a shard's rows that stay."""
     number, shard = numbered
     dropped = listed_rows(drop, number)
-    writer = ShardWriter(draft, f"documents-{number:05d}", documents_schema(shard))
+    writer = ShardWriter(draft, f"documents-{number:05d}", documents_schema(shard), codec=QUICK)
     ids = _ids_of(contaminated, name)
     first = documents = text_bytes = short = struck = 0
     for batch in batches(shard):

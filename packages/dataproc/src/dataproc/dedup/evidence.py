@@ -5,15 +5,18 @@
     <list>.sets.u64                      distinct shingle hashes, ascending, at starts[c] : starts[c] + sizes[c]
     <list>.starts.npy, <list>.sizes.npy  (C,) i64
 
-The list is `candidates`, or `audited` in a build that verifies nothing. Each shard has a range of each file, known
-before a text is read (room for all its shingle positions; repeats leave a hole at its end). So shards are written by
-whoever has time, in any order and however often. Documents that share no key with another never get a set.
+The list is `candidates`, `audited` in a build that verifies nothing, or `apart` of a ledger. Each shard has a range of
+each file, known before a text is read (room for all its shingle positions; repeats leave a hole at its end). So shards
+are written by whoever has time, in any order and however often. Documents that share no key with another never get a
+set. What clusters were made of is left for their ledger (`leave`).
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataproc.dedup.group import Group, ShardPair, mapped, save
+from dataproc.dedup.group import CANDIDATES, PAIRS, Group, ShardPair, mapped, save
 from dataproc.dedup.pairs import Evidence
 from dataproc.dedup.ranges import is_long, set_parts
 from dataproc.dedup.resident import counter
@@ -73,6 +76,30 @@ def evidence_of(group: Group, listing: str) -> Evidence:
     hashes = np.asarray(np.memmap(group.file(listing, "sets.u64"), np.uint64, "r"))
     starts = mapped(group.file(listing, "starts.npy"))
     return Evidence(np.asarray(minima), hashes, starts, sizes, counter(hashes))
+
+
+def jaccard_of(group: Group, listing: str, documents_E2: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The exact Jaccard index of each pair of documents of a list, or, of candidates, of such texts as theirs."""
+    if listing == CANDIDATES:
+        documents_E2 = group.firsts()[documents_E2]
+    return evidence_of(group, listing).jaccard(np.searchsorted(group.listed(listing), documents_E2))
+
+
+def leave(group: Group, at: Path) -> Group | None:
+    """Keeps what `jaccard_of` needs of the candidates when the draft goes; None on a disk that knows no hard links.
+
+    Links and no renames: a build that is killed here goes on with what is in the draft.
+    """
+    shutil.rmtree(at, ignore_errors=True)
+    at.mkdir()
+    lists = [group.scratch / f"{CANDIDATES}.npy"]
+    lists += [group.file(CANDIDATES, name) for name in ("minima.u32", "sets.u64", "starts.npy", "sizes.npy")]
+    try:
+        for file in (group.scratch / PAIRS, group.firsts_file, *lists):
+            (at / file.name).hardlink_to(file)
+    except OSError:
+        return None
+    return replace(group, scratch=at)
 
 
 def _places(group: Group, listing: str) -> list[Place]:

@@ -21,11 +21,11 @@ import numpy as np
 from dataproc.dedup.candidates import buckets_of
 from dataproc.dedup.evidence import evidence_of
 from dataproc.dedup.group import CANDIDATES, Group, mapped, save
-from dataproc.dedup.kernel import I64
 from dataproc.dedup.links import BUCKET_CAP
 from dataproc.dedup.pair_levels import Cuts, Earlier, Known, compare
 from dataproc.dedup.scoped import Holders, beyond_cap, holders_of, scoped
 from dataproc.dedup.spanning import add, added, alone
+from dataproc.native import I64
 from dataproc.stage import Draft
 from dataproc.workers import Done, Workers
 from manifest.record import Model

@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 
 from dataproc.dedup.group import Group
-from dataproc.dedup.kernel import I64
 from dataproc.dedup.scoped import Holders, ids_of_documents, places_of, sources_of
 from dataproc.dedup.spanning import components
 from dataproc.documents import rows_of
+from dataproc.native import I64
 
 
 @dataclass(frozen=True)

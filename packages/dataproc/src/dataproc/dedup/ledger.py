@@ -11,7 +11,7 @@ By transitivity the Jaccard to the survivor may lie under the threshold.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,20 +20,19 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataproc.dedup.jaccard import exact
+from dataproc.dedup.evidence import gather_evidence, jaccard_of
+from dataproc.dedup.group import CANDIDATES, Group, Matching, make_group, save, shard_pairs
 from dataproc.dedup.keep_keys import Key
-from dataproc.dedup.places import Sources, fetch, place_column
-from dataproc.dedup.ranges import exact_by_parts, is_long
-from dataproc.dedup.shingles import Shingling, by_size, shingle_sets
+from dataproc.dedup.places import Sources, place_column
 from dataproc.dedup.survivors import survivors
-from dataproc.documents import DOCUMENTS, ShardWriter
-from dataproc.shuffle import partition_batches
+from dataproc.documents import ShardWriter
 from dataproc.stage import Draft, Made
 from dataproc.workers import Workers
 from manifest.record import Model, Shard
 
 STAGE = "keep/2"
-TEXTS = pa.schema([("place", pa.int64()), ("row", pa.int64()), DOCUMENTS.field("text")])
+APART = "apart"
+"""The list of removed documents and their survivors, where these have another text."""
 LEDGER = pa.schema(
     [
         ("id", pa.string()),
@@ -58,26 +57,27 @@ class Removed(Model):
 
 def ledger(
     clusters: Sequence[Path],
-    sources: Sources,
+    sources: Sequence[tuple[str, Sequence[Path], Sequence[Path]]],
     *,
     keep: Sequence[Key],
-    shingling: Shingling,
+    matching: Matching,
+    evidence: Group | None,
     workers: Workers,
     draft: Draft,
 ) -> Made:
-    """The stage."""
-    files = survivors(clusters, sources, keep, workers=workers, draft=draft)
-    texts = fetch(
-        partial(_wanted, files=files, sources=sources),
-        len(files),
-        sources,
-        ["text"],
-        workers=workers,
-        scratch=draft.scratch / "texts",
-        label="texts of near-duplicates",
-    )
+    """The stage. sources: (name, shards of documents, shards of signatures), as clusters were made of them.
+
+    evidence: what the clusters' build has left of the candidates' shingle sets; None if they are to be made again.
+    """
+    documents = [(name, shards) for name, shards, _ in sources]
+    files = survivors(clusters, documents, keep, workers=workers, draft=draft)
+    listing = CANDIDATES
+    if evidence is None:
+        evidence, listing = make_group(shard_pairs(sources), matching, workers=workers, draft=draft), APART
+        save(evidence.scratch / f"{APART}.npy", _apart(files, documents, evidence))
+        gather_evidence(evidence, APART, workers=workers, draft=draft)
     done = workers.map(
-        partial(_write, files=files, texts=texts, sources=sources, shingling=shingling, draft=draft.path),
+        partial(_write, files=files, sources=documents, evidence=evidence, listing=listing, draft=draft.path),
         range(len(files)),
         result=Removed,
         notes=draft.notes / "ledger",
@@ -87,7 +87,7 @@ def ledger(
     for removed in done:
         for source, survivor_source, count in removed.between:
             between[source, survivor_source] += count
-    by_source = {name: _removals(name, between) for name, _ in sources}
+    by_source = {name: _removals(name, between) for name, _ in documents}
     summary = {"removed": sum(between.values()), "sources": by_source}
     return Made(tuple(shard for removed in done for shard in removed.shards), summary)
 
@@ -110,59 +110,38 @@ def _survivor(*columns: str) -> list[pl.Expr]:
     return [pl.col(f"survivor_{name}").alias(name) for name in columns]
 
 
-def _wanted(number: int, *, files: Sequence[Path], sources: Sources) -> pl.DataFrame:
-    """The documents whose texts are needed: removed ones, and their survivors, where these have another text.
+def _numbers(documents: pl.DataFrame, evidence: Group) -> NDArray[np.int64]:
+    """The numbers that documents have, by their place and row, in the group."""
+    firsts = np.array([pair.first for pair in evidence.pairs], np.int64)
+    return np.asarray(firsts[documents["place"].to_numpy()] + documents["row"].to_numpy())
 
-    Both are asked for at once, so that each shard of documents is read once.
-    """
-    differ = _removed(files[number], sources).filter(~pl.col("same"))
+
+def _ends(differ: pl.DataFrame, evidence: Group) -> NDArray[np.int64]:
+    """(E, 2): the numbers of removed documents and of their survivors."""
     own, survivors = differ.select("place", "row"), differ.select(*_survivor("place", "row"))
-    return pl.concat([own, survivors]).unique(maintain_order=True)
+    return np.stack([_numbers(own, evidence), _numbers(survivors, evidence)], axis=1)
+
+
+def _apart(files: Sequence[Path], sources: Sources, evidence: Group) -> NDArray[np.int64]:
+    """What `APART` lists."""
+    wanted = np.zeros(evidence.documents, np.bool_)
+    for file in files:
+        wanted[_ends(_removed(file, sources).filter(~pl.col("same")), evidence)] = True
+    return np.flatnonzero(wanted)
 
 
 def _write(
-    number: int,
-    *,
-    files: Sequence[Path],
-    texts: tuple[Path, ...],
-    sources: Sources,
-    shingling: Shingling,
-    draft: Path,
+    number: int, *, files: Sequence[Path], sources: Sources, evidence: Group, listing: str, draft: Path
 ) -> Removed:
     """One task: the ledger of a shard of clusters."""
     removed = _removed(files[number], sources)
     if not removed.height:
         return Removed(shards=(), between=())
-    found = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(list(partition_batches(texts, number)), TEXTS)))
     jaccard = np.ones(removed.height)
     differ = np.flatnonzero(~removed["same"].to_numpy())
-    jaccard[differ] = list(_all_exact(removed[differ], found, shingling))
+    jaccard[differ] = jaccard_of(evidence, listing, _ends(removed[differ], evidence))
     out = removed.with_columns(pl.Series("jaccard", jaccard))
     writer = ShardWriter(draft, f"ledger-{number:05d}", LEDGER)
     writer.write(out.select(LEDGER.names).to_arrow())
     between = out.group_by("source", "survivor_source").len().sort("source", "survivor_source")
     return Removed(shards=writer.close(), between=tuple(between.iter_rows()))
-
-
-def _all_exact(removed: pl.DataFrame, found: pl.DataFrame, shingling: Shingling) -> Iterator[float]:
-    """The exact index of each removed document and its survivor, so many at a time that their shingles fit."""
-    numbered = found.select("place", "row").with_row_index("text")
-    own, survivors = (
-        documents.join(numbered, on=["place", "row"], how="left", maintain_order="left")["text"].to_numpy()
-        for documents in (removed.select("place", "row"), removed.select(*_survivor("place", "row")))
-    )
-    sizes = found["text"].str.len_bytes().to_numpy().astype(np.int64)
-    for first, end in by_size(sizes[own] + sizes[survivors]):
-        yield from _exact_of(found["text"], np.stack([own[first:end], survivors[first:end]], axis=1), shingling)
-
-
-def _exact_of(texts: pl.Series, pairs_E2: NDArray[np.uint32], shingling: Shingling) -> Iterator[float]:
-    """The exact index of each pair of texts."""
-    rows, places_E2 = np.unique(pairs_E2, return_inverse=True)
-    needed = texts[rows].to_arrow(compat_level=pl.CompatLevel.oldest())
-    if len(pairs_E2) == 1 and any(is_long(needed.slice(place, 1)) for place in range(len(rows))):
-        own, survivor = (needed.slice(place, 1) for place in places_E2[0].tolist())
-        yield exact_by_parts(own, survivor, shingling)
-        return
-    sets = shingle_sets(needed, shingling)
-    yield from (exact(sets.of(a), sets.of(b)) for a, b in places_E2.tolist())

@@ -21,18 +21,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dataproc.dedup.cleaning import Rows, chunks_of, clean_all, longest, raw_characters, settled, split
-from dataproc.dedup.kernels.characters import tables
-from dataproc.dedup.kernels.scratch import LANES, aligned, scratch
-from dataproc.dedup.native import I64, U8, U32, U64, Native
 from dataproc.dedup.shingles import ShingleHashes, Shingling, shingle_hashes, shingle_sets, text_hashes
+from dataproc.kernels.characters import tables
+from dataproc.kernels.scratch import LANES, aligned, scratch
+from dataproc.native import I64, U8, U32, U64, Native
 
 Scheme = Literal["affine32", "legacy"]
 UNSIGNED = 2**32 - 1  # every value of the signature of a document without shingles, as in datasketch
 
 _MERSENNE = 2**61 - 1
 
-_sketch_rows = Native("dataproc.dedup.kernels.minima", "sketch_rows")
-_sign_rows = Native("dataproc.dedup.kernels.minima", "sign_rows")
+_sketch_rows = Native("dataproc.kernels.minima", "sketch_rows")
+_sign_rows = Native("dataproc.kernels.minima", "sign_rows")
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Compiled into the kernels below: after a change in jaccard.py, resident.py, spanning.py or the constants of scoped.py
-# touch this file too, or numba goes on using its cached copy.
-from dataproc.dedup.jaccard import equal_minima, sketch_bounds
-from dataproc.dedup.kernel import I64, kernel
+from dataproc.compiled import kernel
+from dataproc.dedup.jaccard import sketch_bounds
 from dataproc.dedup.pairs import Evidence
-from dataproc.dedup.resident import shared_of
 from dataproc.dedup.scoped import ACROSS, FOR_BOTH, Holders, Scoped
 from dataproc.dedup.spanning import insert, top
+
+# Compiled into the kernels below: after a change in kernels/alike.py, spanning.py or the constants of scoped.py touch
+# this file too, or numba goes on using its cached copy.
+from dataproc.kernels.alike import equal_minima, shared_of
+from dataproc.native import I64
 
 
 class Cuts(NamedTuple):
@@ -161,7 +163,7 @@ def _look(known: Known, forest_N2: I64, pair: _Pair) -> tuple[int, bool, bool]:
     most = _levels(cuts, min(size_a, size_b) / max(size_a, size_b))  # J is at most the quotient of the sizes
     if most == 0:
         return 0, False, False
-    equal = equal_minima(evidence.signatures[a], evidence.signatures[b])
+    equal = equal_minima(evidence.signatures.reshape(-1), evidence.signatures.shape[1], a, b)
     most = min(most, int(np.searchsorted(cuts.reject_at, equal)))
     least = min(most, int(np.searchsorted(cuts.accept_at, equal, side="right")))
     if most == 0 or _connected(forest_N2, pair, most):

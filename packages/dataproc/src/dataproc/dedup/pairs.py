@@ -19,14 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataproc.dedup.buckets import Buckets
-
-# Compiled into the kernels below: after a change in one of these files touch this one too, or numba goes
-# on using its cached copy.
-from dataproc.dedup.components import find, union
-from dataproc.dedup.jaccard import equal_minima, sketch_bounds
-from dataproc.dedup.kernel import kernel
-from dataproc.dedup.resident import shared_of
+from dataproc.dedup.jaccard import sketch_bounds
 from dataproc.dedup.shingles import ShingleSets
+from dataproc.native import Native
+
+_link_buckets = Native("dataproc.kernels.links", "link_buckets")
+_shared_each = Native("dataproc.kernels.alike", "shared_each")
 
 
 class Evidence(NamedTuple):
@@ -42,12 +40,13 @@ class Evidence(NamedTuple):
     sizes: NDArray[np.int64]
     looked_at: NDArray[np.int64]
 
-    def jaccard(self, a: int, b: int) -> float:
-        """The exact Jaccard index of two documents; 0 for two without a shingle."""
-        size_a, size_b = int(self.sizes[a]), int(self.sizes[b])
-        shared = shared_of(self.hashes, int(self.starts[a]), size_a, int(self.starts[b]), size_b, self.looked_at)
-        union = size_a + size_b - shared
-        return shared / union if union else 0.0
+    def jaccard(self, pairs_E2: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The exact Jaccard index of each pair (E,); 0 of two documents without a shingle."""
+        pairs_E2 = np.ascontiguousarray(pairs_E2, np.int64)
+        shared = np.empty(len(pairs_E2), np.int64)
+        _shared_each(self.hashes, self.starts, self.sizes, self.looked_at, pairs_E2.reshape(-1), shared)
+        union = self.sizes[pairs_E2].sum(axis=1) - shared
+        return np.asarray(shared / np.maximum(union, 1))
 
     @classmethod
     def of(cls, signatures_ND: NDArray[np.uint32], sets: ShingleSets) -> "Evidence":
@@ -84,14 +83,26 @@ def link(found: Buckets, evidence: Evidence, component: NDArray[np.int64], *, th
     if cap < 1:
         raise ValueError(f"cap: {cap}; a bucket's documents are compared with at least 1")
     assert evidence.sizes[found.members].all(), "documents share a key but lack their sets"
-    limits = _Limits(threshold, *sketch_bounds(threshold, evidence.signatures.shape[1]))
     size = len(found.members)
     components, of_member = np.unique(component[found.members], return_inverse=True)
-    parent = np.arange(len(components), dtype=np.int64)
-    forest = _Forest(parent, of_member, np.empty((size, 2), np.int64), np.empty(size, np.float32))
-    edges, comparisons, exact_checks = _link_buckets(found, evidence, limits, forest, cap)
+    edges_E2, jaccard, effort = np.empty((size, 2), np.int64), np.empty(size, np.float32), np.zeros(2, np.int64)
+    edges = _link_buckets(
+        *found,
+        evidence.signatures.reshape(-1),
+        evidence.signatures.shape[1],
+        *evidence[1:],
+        threshold,
+        *sketch_bounds(threshold, evidence.signatures.shape[1]),
+        cap,
+        np.arange(len(components), dtype=np.int64),
+        of_member,
+        edges_E2.reshape(-1),
+        jaccard,
+        effort,
+    )
+    comparisons, exact_checks = effort.tolist()
     counters = _count(found.sizes, cap, comparisons, exact_checks)
-    return Links(forest.edges[:edges].copy(), forest.jaccard[:edges].copy(), counters)
+    return Links(edges_E2[:edges].copy(), jaccard[:edges].copy(), counters)
 
 
 def _count(sizes: NDArray[np.int64], cap: int, comparisons: int, exact_checks: int) -> Counters:
@@ -106,98 +117,3 @@ def _count(sizes: NDArray[np.int64], cap: int, comparisons: int, exact_checks: i
         skipped_pairs=compared_pairs - comparisons,
         capped_pairs=int((sizes * (sizes - 1) // 2).sum()) - compared_pairs,
     )
-
-
-class _Limits(NamedTuple):
-    """What decides whether two documents are linked."""
-
-    threshold: float
-    reject_at: int
-    accept_at: int
-
-
-class _Forest(NamedTuple):
-    """Where the kernels write: components so far, and the edges that joined them. of_member: the element of `parent`
-    that stands for each member of the buckets.
-    """
-
-    parent: NDArray[np.int64]
-    of_member: NDArray[np.int64]
-    edges: NDArray[np.int64]
-    jaccard: NDArray[np.float32]
-
-
-@kernel
-def _link_buckets(
-    found: Buckets, evidence: Evidence, limits: _Limits, forest: _Forest, cap: int
-) -> tuple[int, int, int]:
-    """Fills `forest`; returns how many edges, comparisons and exact checks that took.
-
-    `whole` says that the documents to compare with are one component. Then the first link, or connection,
-    that a document has to any of them settles its connection to all.
-    """
-    edges = comparisons = exact_checks = 0
-    for bucket in range(len(found.bounds) - 1):
-        whole = True
-        first = found.bounds[bucket]
-        for member in range(first + 1, found.bounds[bucket + 1]):
-            position = member - first
-            joined, rejected, edges_after, checked = _link_member(
-                member, first, first + min(position, cap), whole, found.members, evidence, limits, forest, edges
-            )
-            comparisons += edges_after - edges + rejected
-            exact_checks += checked
-            edges = edges_after
-            whole = (joined or position >= cap) if whole else rejected == 0
-    return edges, comparisons, exact_checks
-
-
-@kernel
-def _link_member(
-    member: int,
-    first: int,
-    end: int,
-    whole: bool,
-    members: NDArray[np.int64],
-    evidence: Evidence,
-    limits: _Limits,
-    forest: _Forest,
-    edges: int,
-) -> tuple[bool, int, int, int]:
-    """A member against those from `first` to `end`. Returns whether it is connected to any of them, from how many it
-    was rejected, how many edges there are now and how many exact checks that took."""
-    joined, rejected, checked = False, 0, 0
-    doc, element = members[member], forest.of_member[member]
-    for place in range(first, end):
-        other = forest.of_member[place]
-        if find(forest.parent, other) != find(forest.parent, element):
-            linked, jaccard = _compare(evidence, limits, members[place], doc)
-            checked += not np.isnan(jaccard)
-            if not linked:
-                rejected += 1
-                continue
-            union(forest.parent, other, element)
-            forest.edges[edges, 0] = min(members[place], doc)
-            forest.edges[edges, 1] = max(members[place], doc)
-            forest.jaccard[edges] = jaccard
-            edges += 1
-        joined = True
-        if whole:
-            break
-    return joined, rejected, edges, checked
-
-
-@kernel
-def _compare(evidence: Evidence, limits: _Limits, a: int, b: int) -> tuple[bool, float]:
-    """Whether J ≥ threshold, and J where it took the exact one to tell, else NaN."""
-    size_a, size_b = evidence.sizes[a], evidence.sizes[b]
-    if min(size_a, size_b) / max(size_a, size_b) < limits.threshold:
-        return False, np.nan  # J is at most the quotient of the sizes
-    equal = equal_minima(evidence.signatures[a], evidence.signatures[b])
-    if equal <= limits.reject_at:
-        return False, np.nan
-    if equal >= limits.accept_at:
-        return True, np.nan
-    shared = shared_of(evidence.hashes, evidence.starts[a], size_a, evidence.starts[b], size_b, evidence.looked_at)
-    jaccard = shared / (size_a + size_b - shared)
-    return jaccard >= limits.threshold, jaccard

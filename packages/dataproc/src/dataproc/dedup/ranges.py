@@ -18,16 +18,15 @@ import pyarrow as pa
 
 from dataproc.dedup import shingles
 from dataproc.dedup.cleaning import clean_all, rows_of
-from dataproc.dedup.jaccard import shared_count
-from dataproc.dedup.kernels.scratch import HASHES, MARGIN, scratch
-from dataproc.dedup.native import I64, U64, Native
 from dataproc.dedup.shingles import Shingling, byte_lengths, count_units, pack_rows
+from dataproc.kernels.scratch import HASHES, MARGIN, scratch
+from dataproc.native import I64, U64, Native
 
 PART_BYTES = 64_000_000
 """Of hashes that are held at a time, or as many bytes as the cleaned text has, if these are more."""
 _DONE = -1
 
-_hashes_between = Native("dataproc.dedup.kernels.hashing", "hashes_between")
+_hashes_between = Native("dataproc.kernels.hashing", "hashes_between")
 
 
 class LongText:
@@ -81,17 +80,6 @@ def set_parts(text: pa.Array, shingling: Shingling) -> Iterator[U64]:
     """The set of one raw text, an array of one. A part is good until the next one is asked for."""
     whole = LongText(text, shingling)
     yield from whole.parts(_ranges(whole))
-
-
-def exact_by_parts(a: pa.Array, b: pa.Array, shingling: Shingling) -> float:
-    """`jaccard.exact` of two raw texts, arrays of one."""
-    texts = LongText(a, shingling), LongText(b, shingling)
-    ranges = max(map(_ranges, texts))
-    shared = total = 0
-    for of_a, of_b in zip(*(text.parts(ranges) for text in texts), strict=True):
-        shared += shared_count(of_a, of_b)
-        total += len(of_a) + len(of_b)
-    return shared / (total - shared) if total > shared else 0.0
 
 
 def _ranges(text: LongText) -> int:

@@ -17,17 +17,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataproc.dedup.cleaning import Rows, clean_all, longest, offsets_of, rows_of, split
-from dataproc.dedup.kernels.scratch import Scratch, scratch
-from dataproc.dedup.native import I64, U8, U64, Native
+from dataproc.kernels.scratch import Scratch, scratch
+from dataproc.native import I64, U8, U64, Native
 
 # Hashes compare only with hashes of the same name: it belongs into the fingerprint of every artifact that
 # holds them. Change it with any change of kernels/hashing.py or of the cleaning.
 HASH = "winnow-fold64-1"
 
-_hash_rows = Native("dataproc.dedup.kernels.hashing", "hash_rows")
-count_units = Native("dataproc.dedup.kernels.hashing", "count_units")
-_hash_shingles = Native("dataproc.dedup.kernels.hashing", "hash_shingles")
-pack_rows = Native("dataproc.dedup.kernels.sets", "pack_rows")
+_hash_rows = Native("dataproc.kernels.hashing", "hash_rows")
+count_units = Native("dataproc.kernels.hashing", "count_units")
+_hash_shingles = Native("dataproc.kernels.hashing", "hash_shingles")
+pack_rows = Native("dataproc.kernels.sets", "pack_rows")
 
 # The seeds of kernels/hashing.py for whole texts.
 _TEXT_SEEDS = np.array([0x510E527FADE682D1, 0x9B05688C2B3E6C1F], np.uint64)

@@ -15,8 +15,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dataproc.compiled import kernel
 from dataproc.dedup.components import connect, labels
-from dataproc.dedup.kernel import I64, kernel
+from dataproc.native import I64
 
 PARENT, LEVEL = 0, 1
 

@@ -10,25 +10,43 @@ What passes is one row per cluster and shard, however large the cluster.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dataproc import progress
 from dataproc.dedup.keep import in_order, key_columns, numbers_in, rule, with_keys
 from dataproc.dedup.keep_keys import Key, fields_of
 from dataproc.dedup.places import Sources
 from dataproc.documents import picked, rows_of
 from dataproc.shuffle import partition_batches, write_partitions
 from dataproc.stage import Draft
-from dataproc.workers import Done, Workers
+from dataproc.workers import Workers
+from manifest.errors import InputError
+from manifest.fields import nearest
+from manifest.record import Model
 
 CLUSTERS_PER_PARTITION = 500_000
+ASKED_BY = pa.schema([("asked by", pa.int64())])
 SURVIVOR = ("id", "source", "shard", "row", "text_hash")
+
+
+class Decided(Model):
+    """Of a shard: its members; how many of them have a number in each field of the keep order; what the metadata of
+    one names.
+    """
+
+    members: int
+    numbers: tuple[int, ...] = ()
+    known: tuple[str, ...] = ()
+
 
 Choose = Callable[[pl.DataFrame], pl.DataFrame]
 
@@ -71,8 +89,27 @@ def survivors(
     )
     files = [draft.scratch / f"decided-{number:05d}.parquet" for number in shards]
     write = partial(_write, deciding=deciding, chosen=chosen, files=files)
-    workers.map(write, shards, result=Done, notes=draft.notes / "decided", label="survivors")
+    decided = workers.map(write, shards, result=Decided, notes=draft.notes / "decided", label="survivors")
+    _require_fields(deciding, decided)
     return files
+
+
+def _require_fields(deciding: Deciding, decided: Sequence[Decided]) -> None:
+    """Raises InputError if a field of the keep order ranks nobody, as one that is misspelt; of a single source, which
+    may lack what others have, it only says so.
+    """
+    for place, field in enumerate(fields_of(deciding.keep)):
+        if not any(one.members for one in decided) or any(one.numbers[place] for one in decided):
+            continue
+        known = sorted({name for one in decided for name in one.known})
+        names = ", ".join(name for name, _ in deciding.sources)
+        message = (
+            f"dedup.keep: of {names}, no document that has a near-duplicate has a number as {field!r} in its "
+            f"metadata{nearest(field, known)}"
+        )
+        if len(deciding.sources) > 1:
+            raise InputError(message)
+        progress.say(f"{message}; it decides nothing there")
 
 
 def _members(number: int, deciding: Deciding) -> pl.DataFrame:
@@ -98,6 +135,13 @@ def _values(table: pl.DataFrame, sources: Sources, fields: Sequence[str]) -> lis
     return [numbers_in(meta, field).alias(f"field {field}") for field in fields]
 
 
+def _known_fields(table: pl.DataFrame, sources: Sources) -> tuple[str, ...]:
+    """What the metadata of the first member names."""
+    first = table.row(0, named=True)
+    (batch,) = picked(dict(sources)[first["source"]][first["shard"]], ["meta"], np.array([first["row"]]))
+    return tuple(json.loads(batch["meta"][0].as_py()))
+
+
 def _firsts(number: int, file: Path, *, deciding: Deciding, partitions: int) -> None:
     """One task: the first member of every cluster in a shard, by cluster."""
     members = in_order(_members(number, deciding), deciding.keep)
@@ -112,7 +156,8 @@ def _decide(partition: int, file: Path, *, deciding: Deciding, firsts: tuple[Pat
     """One task: the first of every cluster of a partition, for every shard that has members of it."""
     found = list(partition_batches(firsts, partition))
     if not found:
-        write_partitions(file, EMPTY, EMPTY["asked by"].to_numpy(), len(deciding.clusters))
+        nothing = ASKED_BY.empty_table()
+        write_partitions(file, nothing, nothing["asked by"].to_numpy(), len(deciding.clusters))
         return
     keys = key_columns(deciding.keep)
     members = in_order(pl.DataFrame(pl.from_arrow(pa.Table.from_batches(found))), deciding.keep)
@@ -122,12 +167,12 @@ def _decide(partition: int, file: Path, *, deciding: Deciding, firsts: tuple[Pat
     write_partitions(file, asked.to_arrow(), asked["asked by"].to_numpy(), len(deciding.clusters))
 
 
-EMPTY = pa.schema([("asked by", pa.int64())]).empty_table()
-
-
-def _write(number: int, *, deciding: Deciding, chosen: tuple[Path, ...], files: Sequence[Path]) -> Done:
+def _write(number: int, *, deciding: Deciding, chosen: tuple[Path, ...], files: Sequence[Path]) -> Decided:
     """One task: the members of a shard beside their survivors."""
     members = _members(number, deciding)
+    fields = fields_of(deciding.keep)
+    numbers = tuple(members[f"field {field}"].count() for field in fields)
+    known = _known_fields(members, deciding.sources) if fields and members.height and not all(numbers) else ()
     found = list(partition_batches(chosen, number))
     if found:
         best = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(found))).drop("asked by")
@@ -139,4 +184,4 @@ def _write(number: int, *, deciding: Deciding, chosen: tuple[Path, ...], files: 
     aside = files[number].with_suffix(".tmp")
     pq.write_table(members.to_arrow(), aside)
     aside.replace(files[number])
-    return Done()
+    return Decided(members=members.height, numbers=numbers, known=known)

@@ -29,12 +29,12 @@ from dataproc.dedup.group import CANDIDATES, Group, Matching, make_group, shard_
 from dataproc.dedup.group_levels import Compared, level_all
 from dataproc.dedup.identical import link_identical
 from dataproc.dedup.kept import Left, characters_of, left_in_all, survivors
-from dataproc.dedup.kernel import I64
 from dataproc.dedup.links import BUCKET_CAP
 from dataproc.dedup.reached import Source, keep_order, opened, reach, sources_of
 from dataproc.dedup.scoped import Holders, find_holders
 from dataproc.dedup.shingles import Shingling
 from dataproc.dedup.tokens import TokenRate, token_rates
+from dataproc.native import I64
 from dataproc.recipe.dedup import Scope
 from dataproc.stage import Draft, shard_files, start
 from dataproc.workers import Workers

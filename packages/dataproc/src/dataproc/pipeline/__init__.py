@@ -64,7 +64,10 @@ class Pipeline:
 
     def run(self, planned: Inventory | None = None) -> list[Item]:
         """Builds up to `until` and returns what that stage published. Raises InputError for wrong input."""
-        planned = planned or self.plan()
+        with self.context.nothing_left():
+            return self._run(planned or self.plan())
+
+    def _run(self, planned: Inventory) -> list[Item]:
         items = contamination.items(self.context, planned.evaluations)
         documents = {name: texts.documents(self.context, name, found) for name, found in planned.files.items()}
         if self.until == "documents":
@@ -82,7 +85,8 @@ class Pipeline:
         if self.until == "clusters":
             return list(clusters.values())
         ledgers = {
-            group: near.ledger_of(self.context, group, clusters[group], documents) for group in self.context.groups()
+            group: near.ledger_of(self.context, group, clusters[group], documents, signatures)
+            for group in self.context.groups()
         }
         if self.until == "ledger":
             return list(ledgers.values())

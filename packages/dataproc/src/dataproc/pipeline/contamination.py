@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dataproc import progress
-from dataproc.decontaminate import leaving, search
+from dataproc.decontaminate import leaving
 from dataproc.pipeline.context import Artifacts, Context, Item, shards_of
 from dataproc.raw import RawFile
 from dataproc.stage import Draft, Input, Made, Raw, Request
@@ -23,6 +23,8 @@ def items(context: Context, evaluations: Mapping[str, Sequence[RawFile]]) -> pa.
     recipe = context.recipe.decontaminate
     if recipe is None or not evaluations:
         return None
+    from dataproc.decontaminate import search  # its kernels take half a second to load
+
     found = search.read_items(recipe, evaluations, ftfy=context.recipe.clean.ftfy)
     for name, files in evaluations.items():
         kinds = found.filter(pc.field("evaluation") == name)["matched"].to_pylist()
@@ -40,6 +42,7 @@ def contamination(
     recipe = context.recipe.decontaminate
     if recipe is None or found is None:
         return None
+    from dataproc.decontaminate import search
 
     def make(draft: Draft) -> Made:
         sources = [(name, shards_of(item, "documents")) for name, item in documents.items()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dataproc.dedup import cluster, dedupe, holdout, holdout_position, ledger
@@ -32,16 +33,10 @@ def _clusters(context: Context, group: str, documents: Artifacts, signatures: Ar
     bands = dedup.banding
 
     def make(draft: Draft) -> Made:
-        sources = [
-            (name, shards_of(documents[name], "documents"), shards_of(signatures[name], "signatures"))
-            for name in documents
-        ]
-        made = cluster.cluster(
-            sources,
-            context.matching,
-            workers=context.build.workers,
-            draft=draft,
-        )
+        sources = _signed(documents, signatures, list(documents))
+        made, evidence = cluster.cluster(sources, context.matching, workers=context.build.workers, draft=draft)
+        if evidence is not None:
+            context.evidence[group] = evidence
         _check_clusters(context, group, made.summary)
         return made
 
@@ -59,7 +54,14 @@ def _check_clusters(context: Context, group: str, summary: Mapping[str, Any]) ->
     context.gates.check_precision(group, summary)
 
 
-def ledger_of(context: Context, group: str, clusters: Item, documents: Artifacts) -> Item:
+def _signed(
+    documents: Artifacts, signatures: Artifacts, names: Sequence[str]
+) -> list[tuple[str, list[Path], list[Path]]]:
+    """(name, shards of documents, shards of signatures) of some sources."""
+    return [(n, shards_of(documents[n], "documents"), shards_of(signatures[n], "signatures")) for n in names]
+
+
+def ledger_of(context: Context, group: str, clusters: Item, documents: Artifacts, signatures: Artifacts) -> Item:
     """What a group loses to its near-duplicates."""
     dedup = context.recipe.dedup
     names = context.groups()[group]
@@ -67,9 +69,10 @@ def ledger_of(context: Context, group: str, clusters: Item, documents: Artifacts
     def make(draft: Draft) -> Made:
         return ledger.ledger(
             shards_of(clusters, "clusters"),
-            [(name, shards_of(documents[name], "documents")) for name in names],
+            _signed(documents, signatures, names),
             keep=dedup.keep,
-            shingling=context.shingling,
+            matching=context.matching,
+            evidence=context.evidence.get(group),
             workers=context.build.workers,
             draft=draft,
         )

@@ -13,8 +13,8 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -41,8 +41,9 @@ PADDING = -1
 class StepBatch:
     """What one rank reads in one step: N rows of T = seq_len tokens, with T − 1 targets in each.
 
-    tokens (N, T). weights (N, T − 1): 1 where token t + 1 of a row is learned, 0 where it is not, as in padding. views
-    (N,): indices into `StepSource.views`, or PADDING. fim (N, ·): what fill-in-the-middle did, as in `fim.COUNTS`.
+    tokens (N, T). weights (N, T − 1), read-only where all are 1: 1 where token t + 1 of a row is learned, 0 where it is
+    not, as in padding. views (N,): indices into `StepSource.views`, or PADDING. fim (N, ·): what fill-in-the-middle
+    did, as in `fim.COUNTS`.
     documents (N, T): the document within its row that each token is of, where none may see another; else None. What is
     of none, in a window that documents do not fill, is `manifest.corpus.PADDING`.
     """
@@ -91,10 +92,13 @@ class StepSource:
             stop = at + stretch.rows
             views[at:stop] = self._view_numbers[stretch.view]
             if not (how.plain and self.reader.plain(stretch, tokens[at * seq_len : stop * seq_len])):
+                batch = _weighted(batch)
                 for n, window in enumerate(stretch.windows(), at):
                     _set_row(batch, n, self.reader.row(window, how))
             at = stop
-        batch.tokens[at:] = batch.weights[at:] = 0
+        if at < rows:
+            batch = _weighted(batch)
+            batch.tokens[at:] = batch.weights[at:] = 0
         return batch
 
     @cached_property
@@ -112,11 +116,24 @@ def _blank(step: int, segment: int, rows: int, seq_len: int, *, documents: bool)
         step,
         segment,
         tokens=np.empty((rows, seq_len), np.int64),
-        weights=np.ones((rows, seq_len - 1), np.float32),
+        weights=_ones(rows, seq_len - 1),
         views=np.full(rows, PADDING, np.int64),
         fim=np.zeros((rows, len(COUNTS)), np.int64),
         documents=np.zeros((rows, seq_len), np.int32) if documents else None,
     )
+
+
+@lru_cache(maxsize=8)
+def _ones(rows: int, targets: int) -> npt.NDArray[np.float32]:
+    """The weights of all batches in which everything is learned: to fill them takes a third of the time of a batch."""
+    ones = np.ones((rows, targets), np.float32)
+    ones.flags.writeable = False
+    return ones
+
+
+def _weighted(batch: StepBatch) -> StepBatch:
+    """The batch with weights of its own."""
+    return batch if batch.weights.flags.writeable else replace(batch, weights=batch.weights.copy())
 
 
 def _set_row(batch: StepBatch, n: int, row: Row) -> None:

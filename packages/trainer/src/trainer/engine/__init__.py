@@ -211,7 +211,7 @@ class Engine:
 
     def _forward_backward(self, batch: StepBatch, rows: slice, targets: float) -> Tensor:
         tokens_BT = torch.from_numpy(batch.tokens[rows]).to(self.device)
-        weights_BT = torch.from_numpy(batch.weights[rows]).to(self.device)
+        weights_BT = torch.tensor(batch.weights[rows], device=self.device)
         inputs = [tokens_BT[:, :-1]]
         if batch.documents is not None:
             inputs.append(torch.from_numpy(batch.documents[rows]).to(self.device)[:, :-1])

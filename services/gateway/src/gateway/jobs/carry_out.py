@@ -1,6 +1,7 @@
 """What the tasks are: the same calls as the commands `dataproc build`, `trainer fit` and `evalkit score` make.
 
-Several workers are actors on the cluster that the job runs on; one worker is this process.
+Several workers are actors on the cluster that the job runs on. One worker is this process; but one that trains is an
+actor as well where Ray has to say which machine, or which GPU, is its own.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def build(job: Job, task: Task, attempt: Attempt) -> Result:
 def run(job: Job, task: Task, attempt: Attempt) -> Result:
     """A train recipe over a mixture → the run's last checkpoint."""
     from trainer.fit import FitOptions, fit
-    from trainer.launch import Workers
+    from trainer.launch import Workers, gpus_here
     from trainer.recipe import TrainRecipe
     from trainer.run import local_store
     from trainer.sizes import resolve_recipe
@@ -56,7 +57,7 @@ def run(job: Job, task: Task, attempt: Attempt) -> Result:
         recipe=resolve_recipe(recipe, task.resolved["sizes"], request.size, store=store),
         mixture=task.resolved["mixture"],
         out=job.store,
-        workers=Workers(None, 1) if task.workers == 1 else Workers("ray", task.workers),
+        workers=Workers(None if task.workers == 1 and job.alone and not gpus_here() else "ray", task.workers),
         tokens=request.tokens,
         seed=request.seed,
         wait_s=RUN_WAIT_S,

@@ -36,9 +36,10 @@ class Status:
 
 
 class Cluster(Protocol):
-    """Something that carries out jobs."""
+    """Something that carries out jobs. alone: on this machine, with no other."""
 
     python: str
+    alone: bool
 
     def ready(self) -> bool:
         """Whether jobs can be given to it now; brings it up if that is for this side to do."""
@@ -62,6 +63,8 @@ class RayCluster:
     gcs: where jobs are to find their cluster, as host:port. Ray tells them, but where several Rays are on a machine it
     may name another one.
     """
+
+    alone = False
 
     def __init__(self, address: str, token: str, python: str, gcs: str | None = None) -> None:
         self.python = python

@@ -139,7 +139,7 @@ class Dispatcher:
                 if row.state == "queued"
             )
         locks = str(self.terms.jobs / journal.LOCKS)
-        what = journal.Job(id=job.id, store=self.terms.store, locks=locks, tasks=tasks)
+        what = journal.Job(id=job.id, store=self.terms.store, locks=locks, alone=self.cluster.alone, tasks=tasks)
         directory = journal.write_job(self.terms.jobs, what)
         self.cluster.submit(job.id, directory)
         with self.database.write() as session:

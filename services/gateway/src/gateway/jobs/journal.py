@@ -37,11 +37,12 @@ class Task(Model):
 
 
 class Job(Model):
-    """job.json. `store` is the store's URI, `locks` a directory with a lock per entry."""
+    """job.json. `store` is the store's URI, `locks` a directory with a lock per entry; `alone` as of its cluster."""
 
     id: str
     store: str
     locks: str
+    alone: bool = False
     tasks: tuple[Task, ...]
 
 

@@ -40,6 +40,8 @@ log = logging.getLogger("gateway.ray")
 class LocalRay:
     """The cluster that `gateway serve` starts when it is given none."""
 
+    alone = True
+
     def __init__(self, cpus: int, logs: Path) -> None:
         self.python = sys.executable
         self._cpus = cpus

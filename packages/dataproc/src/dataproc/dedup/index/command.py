@@ -77,7 +77,9 @@ def _probe_parser(actions: Subparsers[_Intermixed]) -> None:
         epilog="example: dataproc index probe index --text page.txt",
     )
     _documents_arguments(probe)
-    probe.add_argument("--text", action="append", default=[], metavar="FILE", help="a file with one text; repeatable")
+    probe.add_argument(
+        "--text", nargs="+", action="extend", default=[], metavar="FILE", help="files with one text each"
+    )
     probe.set_defaults(run=_probe)
 
 
@@ -109,7 +111,9 @@ def _remove_parser(actions: Subparsers[_Intermixed]) -> None:
     )
     remove.add_argument("index", help="the directory of the index")
     remove.add_argument("--document", nargs="+", default=[], metavar="ID", help="ids, as in books/1342")
-    remove.add_argument("--text", nargs="+", default=[], metavar="FILE", help="files with one text each")
+    remove.add_argument(
+        "--text", nargs="+", action="extend", default=[], metavar="FILE", help="files with one text each"
+    )
     remove.add_argument("--reason", default="", help="why; kept with the tombstones")
     remove.add_argument("--dry-run", action="store_true", help="print the report, and remove nothing")
     remove.set_defaults(run=_remove)

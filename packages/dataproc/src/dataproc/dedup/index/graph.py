@@ -11,12 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Compiled into the kernel below: after a change there touch this file too, or numba goes on using its cached copy.
-from dataproc.dedup.components import connect, find, labels, union
+from dataproc.dedup.components import connect, joins, labels
 from dataproc.dedup.index.state import Index
 from dataproc.dedup.index.tables import EDGES, read_table
 from dataproc.dedup.index.tables import find as find_rows
-from dataproc.dedup.kernel import kernel
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -66,8 +64,7 @@ def spanning(edges: Edges, connected: Reached | None = None) -> Edges:
     order = np.lexsort((edges.b, edges.a, -edges.jaccard))
     nodes, ends = np.unique(np.concatenate([low, high]), return_inverse=True)
     pairs_E2 = ends.reshape(2, -1).T[order]
-    joins = _joins(np.ascontiguousarray(pairs_E2), np.arange(len(nodes)))
-    return edges.at(np.sort(order[joins]))
+    return edges.at(np.sort(order[joins(pairs_E2, len(nodes))]))
 
 
 def components(texts: I64, edges: Edges) -> I64:
@@ -103,15 +100,3 @@ def _root(connected: Reached, texts: I64) -> I64:
         return texts
     place = np.minimum(np.searchsorted(connected.texts, texts), len(connected.texts) - 1)
     return np.where(connected.texts[place] == texts, connected.component[place], texts)
-
-
-@kernel
-def _joins(pairs_E2: I64, parent: I64) -> NDArray[np.bool_]:
-    """Which edges, one after the other, join what was apart."""
-    joins = np.zeros(len(pairs_E2), np.bool_)
-    for edge in range(len(pairs_E2)):
-        a, b = pairs_E2[edge, 0], pairs_E2[edge, 1]
-        if find(parent, a) != find(parent, b):
-            union(parent, a, b)
-            joins[edge] = True
-    return joins

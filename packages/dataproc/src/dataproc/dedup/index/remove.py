@@ -30,7 +30,6 @@ from dataproc.dedup.buckets import buckets
 from dataproc.dedup.index.batch import write_edges
 from dataproc.dedup.index.graph import Edges, Reached, components, joined, reach
 from dataproc.dedup.index.known import KnownTexts, documents_by_id, documents_of, members_of, texts_by_hash
-from dataproc.dedup.index.search import exact_of
 from dataproc.dedup.index.state import DEAD_DOCUMENTS, DEAD_TEXTS, TOMBSTONES, Index, local_store
 from dataproc.dedup.index.tables import NUMBERS, write_table
 from dataproc.dedup.index.verdicts import living_members, survivors
@@ -186,7 +185,7 @@ def _linked(known: KnownTexts, texts: I64) -> Edges:
     found = buckets(np.ascontiguousarray(keys_NB).reshape(-1), np.repeat(signed, keys_NB.shape[1]))
     evidence = Evidence.of(minima_ND, known.shingle_sets(texts))
     links = link(found, evidence, np.arange(len(texts)), threshold=matching.threshold, cap=BUCKET_CAP)
-    return Edges(texts[links.edges[:, 0]], texts[links.edges[:, 1]], exact_of(evidence, links.edges))
+    return Edges(texts[links.edges[:, 0]], texts[links.edges[:, 1]], evidence.jaccard(links.edges))
 
 
 def _report(index: Index, removed: pl.DataFrame, before: Reached, dying: I64, edges: Edges) -> pl.DataFrame:

@@ -25,7 +25,6 @@ from dataproc.dedup.index.known import KnownTexts
 from dataproc.dedup.index.state import Index
 from dataproc.dedup.links import edges_of, link_all
 from dataproc.dedup.near import near, sets_of_rows
-from dataproc.dedup.pairs import Evidence
 from dataproc.dedup.sign import minima_of
 from dataproc.stage import Draft
 from dataproc.workers import Workers
@@ -120,12 +119,7 @@ def _among_new(index: Index, arrivals: Arrivals, workers: Workers, draft: Draft)
     _, linked = link_all(group, workers=workers, draft=draft)
     places_E2 = edges_of(group)
     texts = arrivals.text[group.candidates()[places_E2]]
-    return Edges(texts[:, 1], texts[:, 0], exact_of(evidence_of(group, CANDIDATES), places_E2)), linked.capped_buckets
-
-
-def exact_of(evidence: Evidence, pairs_E2: I64) -> NDArray[np.float64]:
-    """The exact Jaccard index of each pair."""
-    return np.array([evidence.jaccard(a, b) for a, b in pairs_E2], np.float64)
+    return Edges(texts[:, 1], texts[:, 0], evidence_of(group, CANDIDATES).jaccard(places_E2)), linked.capped_buckets
 
 
 def _edges(table: Mapping[str, NDArray[Any]], name: str) -> Edges:

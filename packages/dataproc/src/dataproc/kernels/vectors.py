@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dataproc.dedup.kernels.scratch import BLOCK, LANES, WIDE_LANES
+from dataproc.kernels.scratch import BLOCK, LANES, WIDE_LANES
 
 _I1, _I8, _I32, _I64, _I128 = (ir.IntType(bits) for bits in (1, 8, 32, 64, 128))
 _BYTES = ir.VectorType(_I8, BLOCK)
@@ -28,6 +28,8 @@ PACKS = "+avx512vbmi2" in llvm.get_host_cpu_features().flatten().split(",")
 
 _SPACES = ((9, 13), (28, 32))  # str.isspace in ASCII
 _STRING_ENDS = ((0, 31), (34, 34), (92, 92))
+_NOT_PLAIN = ((0, 8), (11, 31), (127, 255))
+_MARKUP = ((38, 38), (60, 60))
 _PUNCTUATION = ((33, 47), (58, 64), (91, 96), (123, 126))  # string.punctuation
 
 
@@ -130,6 +132,18 @@ def foreign(builder: Any, text: Any, at: Any) -> Any:
 def string_ends(builder: Any, text: Any, at: Any) -> Any:
     """Mask of what cannot stand for itself in a string of JSON: quotes, backslashes and control characters."""
     return builder.bitcast(_within(builder, _load(builder, text, at, _BYTES), _STRING_ENDS), _I64)
+
+
+@_instruction(types.uint64, None, types.int64)
+def not_plain(builder: Any, text: Any, at: Any) -> Any:
+    """Mask of what is neither printable ASCII, nor a tab, nor a newline."""
+    return builder.bitcast(_within(builder, _load(builder, text, at, _BYTES), _NOT_PLAIN), _I64)
+
+
+@_instruction(types.uint64, None, types.int64)
+def markup(builder: Any, text: Any, at: Any) -> Any:
+    """Mask of `&` and `<`."""
+    return builder.bitcast(_within(builder, _load(builder, text, at, _BYTES), _MARKUP), _I64)
 
 
 @_instruction(types.uint64, None, types.int64)

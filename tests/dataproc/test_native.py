@@ -1,13 +1,17 @@
 """Machine code on disk: made once, made again when it is stale or damaged, and enough without numba."""
 
+import ast
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from dataproc.dedup import native
-from dataproc.dedup.native import kept_on_disk
+from dataproc import native
+from dataproc.native import kept_on_disk
 
 
 @pytest.fixture
@@ -58,16 +62,54 @@ def test_without_a_place_things_are_made_every_time(place: Path, caplog: pytest.
     assert "XDG_CACHE_HOME" in caplog.text
 
 
-def test_a_warm_process_runs_without_numba() -> None:
-    run = "import sys; from dataproc.dedup import minhash; minhash.warm(); print('numba' in sys.modules)"
-    outputs = [subprocess.run([sys.executable, "-c", run], capture_output=True, text=True).stdout for _ in range(2)]
-    assert outputs[1] == "False\n"
+BUILD = """
+import atexit, sys
+from dataproc.cli import main
+
+atexit.register(lambda: print("numba" in sys.modules))
+sys.argv = ["dataproc", "build", *sys.argv[1:]]
+main()
+"""
+
+
+def test_once_kernels_are_compiled_a_build_runs_without_numba(
+    tmp_path: Path, write_jsonl: Callable[..., None], recipe: Callable[..., Any]
+) -> None:
+    """From JSON lines with what ftfy repairs, to a mixture, with near-duplicates and their audit."""
+    for source in "ab":
+        texts = [f"{source} \u201cquoted\u201d text {i // 2}, of {i % 2}, " + "some words " * 30 for i in range(20)]
+        write_jsonl(tmp_path / "raw" / source / "x.jsonl", [{"text": text} for text in texts])
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe().model_dump(mode="json", exclude_none=True)))
+
+    def build(store: str) -> str:
+        command = [tmp_path / "recipe.yaml", "--raw", tmp_path / "raw", "--out", tmp_path / store]
+        done = subprocess.run(
+            [sys.executable, "-c", BUILD, *map(str, command), "--workers", "serial"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    build("first")
+    assert build("second") == "False"
+
+
+def test_kernels_are_made_of_nothing_but_their_directory() -> None:
+    """Its files are what a copy on disk is held against."""
+    for path in sorted(native._SOURCES.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            assert (
+                not (module or "").startswith("dataproc.")
+                or module == "dataproc.native"
+                or ((module or "").startswith("dataproc.kernels."))
+            ), f"{path.name} imports {module}"
 
 
 WITHOUT = """
 import pyarrow as pa
-from dataproc.dedup import cleaning, native
-from dataproc.dedup.kernels import cleaning as kernels
+from dataproc import native
+from dataproc.dedup import cleaning
+from dataproc.kernels import cleaning as kernels
 
 kernels.PACKS = False
 native._directories = lambda: iter([])  # nothing that was compiled for this CPU

@@ -24,10 +24,10 @@ Texts lie in an array with MARGIN bytes before and behind them that may be read.
 
 import numpy as np
 
-from dataproc.dedup.kernels.build import part
-from dataproc.dedup.kernels.scratch import BLOCK, HASHES, MARGIN
-from dataproc.dedup.kernels.vectors import copy, count, fold, fold_twice, foreign, load8, lowest, spaces, starts
-from dataproc.dedup.native import I64, U8, U64
+from dataproc.kernels.build import part
+from dataproc.kernels.scratch import BLOCK, HASHES, MARGIN
+from dataproc.kernels.vectors import copy, count, fold, fold_twice, foreign, load8, lowest, spaces, starts
+from dataproc.native import I64, U8, U64
 
 SECRET = np.uint64(0xFF51AFD7ED558CCD)
 LENGTH = np.uint64(0x9E3779B97F4A7C15)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataproc.dedup.native import I64, U16, U32, kept_on_disk
+from dataproc.native import I64, U16, U32, kept_on_disk
 
 LOWER = 0x1FFFFF
 SPACE = 1 << 21

@@ -4,10 +4,10 @@ Numba compiles a kernel once per machine. Importing numba and starting its compi
 process, most of what a worker spends before its first document, so later processes load the code with LLVM's own
 linker (llvmlite) in a few milliseconds, and call it through ctypes, which lets go of the GIL.
 
-    kernel = Native("dataproc.dedup.kernels.hashing", "hash_rows")
+    kernel = Native("dataproc.kernels.hashing", "hash_rows")
     kernel(data, offsets, seeds, text, hashes)
 
-takes one-dimensional arrays and whole numbers; what it computes goes into its arrays, and it may return a whole number.
+takes one-dimensional arrays and numbers; what it computes goes into its arrays, and it may return a whole number.
 The file on disk says which sources, versions and CPU it was made from; if any of them differs, it is made again.
 """
 
@@ -37,6 +37,7 @@ U32 = NDArray[np.uint32]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 
+_NUMBERS = {int: "i8", bool: "i8", float: "f8"}
 _LOADING = Lock()
 _SOURCES = Path(__file__).with_name("kernels")
 
@@ -50,14 +51,14 @@ class Native:
         self._call: Any = None
 
     def __call__(self, *args: Any) -> int:
-        kinds = tuple("i8" if isinstance(arg, int) else f"{arg.dtype.str[1:]}[]" for arg in args)
+        kinds = tuple(_NUMBERS.get(type(arg)) or f"{arg.dtype.str[1:]}[]" for arg in args)
         with _LOADING:
             if self._call is None:
                 self._kinds, self._call = kinds, self._loaded(kinds)
         assert kinds == self._kinds, f"{self.function} takes {self._kinds}, not {kinds}"
         flat: list[Any] = []
         for arg in args:
-            if isinstance(arg, int):
+            if type(arg) in _NUMBERS:
                 flat.append(arg)
             else:
                 assert arg.flags.c_contiguous, self.function
@@ -74,7 +75,8 @@ class Native:
         its owner, its parent, count and item size, address, shape and stride."""
         pointer, number = ctypes.c_void_p, ctypes.c_int64
         array = (pointer, pointer, number, number, pointer, number, number)
-        flat = [part for kind in kinds for part in (array if kind.endswith("[]") else (number,))]
+        plain: dict[str, tuple[Any, ...]] = {"i8": (number,), "f8": (ctypes.c_double,)}
+        flat = [part for kind in kinds for part in plain.get(kind, array)]
         prototype = ctypes.CFUNCTYPE(ctypes.c_int32, pointer, pointer, *flat)
         name = f"{self.function}-{hashlib.sha256(_cpu().encode()).hexdigest()[:8]}"  # machines may share a disk
         made_with = (" ".join(kinds), _numba(), llvmlite.__version__, _cpu())
@@ -87,7 +89,7 @@ class Native:
     def _compiled(self, kinds: tuple[str, ...]) -> bytes:
         """The symbol, a line by itself, and the object file."""
         log.info("compiling %s", self.function)
-        build = importlib.import_module("dataproc.dedup.kernels.build")
+        build = importlib.import_module("dataproc.kernels.build")
         function = getattr(importlib.import_module(self.module), self.function)
         symbol, code = build.compiled(function, kinds)
         return bytes(f"{symbol}\n".encode() + code)

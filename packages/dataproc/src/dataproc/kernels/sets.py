@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dataproc.dedup.native import I64, U64
+from dataproc.native import I64, U64
 
 
 def pack_rows(hashes: U64, bounds: I64, offsets: I64) -> int:

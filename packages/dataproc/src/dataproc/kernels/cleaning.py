@@ -7,10 +7,10 @@ block, its lower case is written over it, and white space becomes a space.
 
 import numpy as np
 
-from dataproc.dedup.kernels.build import part, signed
-from dataproc.dedup.kernels.characters import CLASS_SHIFT, LOWER, SPACE, UNSETTLED
-from dataproc.dedup.kernels.scratch import BLOCK, LONG, MARGIN, NEAR
-from dataproc.dedup.kernels.vectors import (
+from dataproc.kernels.build import part, signed
+from dataproc.kernels.characters import CLASS_SHIFT, LOWER, SPACE, UNSETTLED
+from dataproc.kernels.scratch import BLOCK, LONG, MARGIN, NEAR
+from dataproc.kernels.vectors import (
     PACKS,
     classify,
     copy,
@@ -22,7 +22,7 @@ from dataproc.dedup.kernels.vectors import (
     lowest,
     pack_cleaned,
 )
-from dataproc.dedup.native import I64, U8, U16, U32
+from dataproc.native import I64, U8, U16, U32
 
 NOT_SETTLED = -1  # the row needs Python's help first: `dataproc.dedup.cleaning.settled`
 

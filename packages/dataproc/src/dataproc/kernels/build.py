@@ -25,7 +25,7 @@ def signed(number: Any) -> int:
 
 
 def compiled(function: Callable[..., int], kinds: tuple[str, ...]) -> tuple[str, bytes]:
-    """The kernel's symbol and the object file that holds it, for this CPU. kinds: `u1[]`, `i8[]`, … or `i8`."""
+    """The kernel's symbol and the object file that holds it, for this CPU. kinds: `u1[]`, `i8[]`, …, `i8` or `f8`."""
     signature = ",".join(f"{kind[:-2]}[::1]" if kind.endswith("[]") else kind for kind in kinds)
     vectorize = numba.config.LOOP_VECTORIZE
     with global_compiler_lock:

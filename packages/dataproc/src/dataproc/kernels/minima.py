@@ -7,12 +7,12 @@ one hash in eight to meet the permutations, so where they are fewer only one blo
 
 import numpy as np
 
-from dataproc.dedup.kernels.build import part
-from dataproc.dedup.kernels.cleaning import NOT_SETTLED, clean_row
-from dataproc.dedup.kernels.hashing import DONE, begin, next_shingles, text_hash
-from dataproc.dedup.kernels.scratch import HASHES, LANES, MARGIN, WIDE_LANES
-from dataproc.dedup.kernels.vectors import fill, lower_minima, lower_wide_minima, mix32
-from dataproc.dedup.native import I64, U8, U16, U32, U64
+from dataproc.kernels.build import part
+from dataproc.kernels.cleaning import NOT_SETTLED, clean_row
+from dataproc.kernels.hashing import DONE, begin, next_shingles, text_hash
+from dataproc.kernels.scratch import HASHES, LANES, MARGIN, WIDE_LANES
+from dataproc.kernels.vectors import fill, lower_minima, lower_wide_minima, mix32
+from dataproc.native import I64, U8, U16, U32, U64
 
 UNSIGNED = np.uint32(2**32 - 1)  # the minimum of nothing
 _WORTH_IT = 8  # one repeat in so many hashes

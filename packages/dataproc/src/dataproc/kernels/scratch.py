@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from dataproc.dedup.native import I64, U8, U32, U64
+from dataproc.native import I64, U8, U32, U64
 
 BLOCK = 64  # bytes per vector
 MARGIN = 2 * BLOCK  # vectors are read so far before and behind a text, and written so far behind it
@@ -14,6 +14,7 @@ SEEN = 4096  # places for hashes seen lately, 16 KiB
 LANES = 32  # permutations that keep their minima in registers
 WIDE_LANES = 8  # 64-bit numbers in a vector
 NEAR = 100  # bytes that Python makes NFC in the time of a call
+RESIDENT = 1 << 25  # hashes of a mapped file: 256 MB
 LONG = 1 << 20  # bytes that it makes NFC at a time, if there is white space to cut them
 
 
