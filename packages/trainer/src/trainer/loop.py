@@ -146,10 +146,7 @@ def _train_leg(training: Training, found: Opened | None, stop: Stop) -> Ended:
     first = _done(found)
     frozen: dict[str, str] | None = None
     if found is not None and first > training.leg.first:
-        record = restore(engine, found)
-        made = record.producer.measured.get("precision", "fp32") if record.producer else "fp32"
-        # In another precision what is frozen is rounded once more, or no more: it is hashed anew.
-        frozen = record.state.get("frozen") if made == engine.precision else None
+        frozen = restore(engine, found).state.get("frozen")
     elif found is not None:
         begin(engine, found, training.leg.trainable)
     elif run.base is not None:

@@ -59,8 +59,8 @@ class EngineRecipe(Model):
     """How the same arithmetic is carried out; apart from `precision` it changes a run to rounding only.
 
     zero: how much is shared out among the workers: 0 nothing, 1 the optimiser, 2 gradients too, 3 weights too.
-    precision: `bf16` computes in 16 bits; what the optimiser steps on, and checkpoints hold, stays fp32 (what is frozen
-    has no master, and is rounded). `auto` is bf16 on a GPU that has it, and fp32 elsewhere.
+    precision: `bf16` computes in 16 bits; what the optimiser steps on, and checkpoints hold, stays fp32. `auto` is bf16
+    on a GPU that has it, and fp32 elsewhere.
     offload: `optimizer` keeps AdamW's moments and master weights, and takes its steps, in the host's memory.
     attention: `flex` computes ALiBi and documents inside the kernel, for GPUs; `sdpa` adds them as a bias.
     micro_batch_tokens: tokens that a worker takes through the model at once.

@@ -138,13 +138,13 @@ class Engine:
         self._weight_decay = self._usual_decay = optimizer.weight_decay
         groups = parameter_groups(decoder, decoder.shape, optimizer)
         self._hyperparameters = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
-        trained = {name: held for name, held in decoder.named_parameters() if held.requires_grad}
+        rounded = self.precision == "bf16"
         # DeepSpeed rounds the weights to 16 bits, and makes its masters of what is left of them.
-        begun = {k: held.detach().clone() for k, held in trained.items()} if self.precision == "bf16" else {}
+        begun = {k: held.detach().clone() for k, held in decoder.named_parameters()} if rounded else {}
         self._deepspeed, _, _, _ = deepspeed.initialize(
             model=decoder, optimizer=adamw(groups, optimizer), config=self._config(decoder, settings, optimizer.clip)
         )
-        self._state = State(self._deepspeed, self.stage)
+        self._state = State(self._deepspeed, self.stage, rounded=rounded)
         for name, value in begun.items():
             self.scatter(name, value)
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from trainer.engine.masters import Masters
 from trainer.optimizer import AdamW
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -26,11 +27,16 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class State:
-    """The parameters of a module that DeepSpeed has initialised, and what AdamW remembers of those that it trains."""
+    """The parameters of a module that DeepSpeed has initialised, and what AdamW remembers of those that it trains.
 
-    def __init__(self, deepspeed_engine: Any, stage: int) -> None:
+    rounded: the module computes in 16 bits. Then all parameters have to be set before they are asked for.
+    """
+
+    def __init__(self, deepspeed_engine: Any, stage: int, *, rounded: bool) -> None:
         self._engine, self._stage = deepspeed_engine, stage
         self._parameters: dict[str, Parameter] = dict(deepspeed_engine.module.named_parameters())
+        frozen = [name for name, held in self._parameters.items() if not held.requires_grad] if rounded else []
+        self._masters = Masters(frozen, deepspeed_engine.device)
         self._fill()
 
     @property
@@ -43,6 +49,7 @@ class State:
     def forget(self) -> None:
         """Holds no parameter any more."""
         self._parameters = {}
+        self._masters.forget()
 
     def shapes(self) -> dict[str, torch.Size]:
         """The shape of every parameter, by name."""
@@ -119,6 +126,8 @@ class State:
             found = self.inner.state[parameter][moment]
         elif self._stage > 0 and parameter.requires_grad:
             found = safe_get_full_fp32_param(parameter)
+        elif name in self._masters:
+            return self._masters.get(name, self.shapes()[name])
         else:
             with self._whole(parameter):
                 return parameter.detach().to("cpu", torch.float32, copy=True)
@@ -129,6 +138,8 @@ class State:
     def scatter(self, name: str, value: Tensor, moment: str | None = None) -> None:
         """Sets a parameter, or one of its moments, from the whole tensor. Every rank gives the same. Collective."""
         parameter = self._parameters[name]
+        if name in self._masters:
+            self._masters.set(name, value)
         value = value.to(parameter.device)
         if moment is None:
             with self._whole(parameter, written=True):
