@@ -6,7 +6,9 @@ This process makes itself the parent of orphans (PR_SET_CHILD_SUBREAPER), so dae
 its children in the end, and the kernel's account of children that were waited for is complete. A process whose parent
 ignores its end leaves no account; so the sum over processes of the CPU time that each was last seen with is kept too
 (every SAMPLE_S), and the larger of the two is the result. Memory is proportional set size (shared pages are divided
-among their users), summed over the tree at each sample; its peak may be missed by what happens between two.
+among their users), summed over the tree at each sample; its peak may be missed by what happens between two. Where other
+measured commands are there at the same time (MEASURED_BESIDE in the environment), the pages of files, which they share, are
+counted whole, once per tree: those of the process that has the most.
 """
 
 from __future__ import annotations
@@ -45,8 +47,9 @@ class Measured:
 
 @dataclass
 class Watch:
-    """What was seen of a tree so far."""
+    """What was seen of a tree so far. beside: other commands are measured at the same time."""
 
+    beside: bool = False
     peak_mb: float = 0.0
     peak_process_mb: float = 0.0
     cpu_ticks: dict[tuple[int, int], int] = field(default_factory=dict)
@@ -54,9 +57,10 @@ class Watch:
     def sample(self) -> list[int]:
         """Takes a sample; returns the processes that are there."""
         tree = _descendants()
-        sizes = [_pss_mb(pid) for pid in tree]
-        self.peak_mb = max(self.peak_mb, sum(sizes))
-        self.peak_process_mb = max([self.peak_process_mb, *sizes])
+        sizes = [_memory_mb(pid, self.beside) for pid in tree]
+        of_files = max((files for _, files in sizes), default=0.0)
+        self.peak_mb = max(self.peak_mb, sum(own for own, _ in sizes) + of_files)
+        self.peak_process_mb = max([self.peak_process_mb, *(own + files for own, files in sizes)])
         self.cpu_ticks |= {(pid, began): ticks for pid, (_, ticks, began) in tree.items()}
         return list(tree)
 
@@ -66,7 +70,7 @@ def measure(command: list[str], *, directory: Path, log: Path, limit_s: float) -
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    watch = Watch()
+    watch = Watch(beside="MEASURED_BESIDE" in os.environ)
     busy, began = _busy_ticks(), time.monotonic()
     with log.open("wb") as output:
         main = subprocess.Popen(
@@ -153,12 +157,16 @@ def _descendants() -> dict[int, tuple[int, int, int]]:
     return found
 
 
-def _pss_mb(pid: int) -> float:
+def _memory_mb(pid: int, beside: bool) -> tuple[float, float]:
+    """A process's memory, and apart from that the pages of files, where they are counted by themselves."""
     try:
-        lines = Path("/proc", str(pid), "smaps_rollup").read_text().splitlines()
+        lines = Path("/proc", str(pid), "smaps_rollup").read_text().splitlines()[1:]
     except OSError:  # a zombie, or it ended meanwhile
-        return 0.0
-    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:")), 0.0)
+        return 0.0, 0.0
+    mb = {name: int(value.split()[0]) * 1024 / 1e6 for name, _, value in (line.partition(":") for line in lines)}
+    if not beside:
+        return mb.get("Pss", 0.0), 0.0
+    return mb["Pss_Anon"] + mb["Pss_Shmem"], mb["Rss"] - mb["Anonymous"]
 
 
 def _busy_ticks() -> int:

@@ -121,7 +121,7 @@ class _Run:
         self.rows.began = time.time()
         arguments = [str(self.work / "measured.json"), str(LIMIT_S), str(ROOT), str(self.work / "log"), *self.command]
         command = [sys.executable, "-m", "bench.dedup.measure", *arguments]
-        process = subprocess.Popen(command, cwd=ROOT, env=self.environment)
+        process = subprocess.Popen(command, cwd=ROOT, env={**self.environment, "MEASURED_BESIDE": "1"})
         return Turn(process, lambda: len(self.rows.ended))
 
     def measured(self) -> Measured:

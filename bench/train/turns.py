@@ -50,9 +50,10 @@ def take_turns(starts: Sequence[Callable[[], Turn]], warm: int) -> list[Turn]:
         while waiting := [turn for turn in turns if not turn.is_over]:
             for turn in waiting:
                 _run(turn)
-    finally:
+    except BaseException:
         for turn in turns:
-            _signal(turn, signal.SIGCONT)  # so that they end, whatever has happened here
+            _signal(turn, signal.SIGKILL)
+        raise
     return turns
 
 

@@ -34,7 +34,7 @@ OPERATIONS = ("rename", "replace", "unlink", "rmdir")
 
 def warm() -> None:
     """What every command would do first. None of it starts a thread, which a fork would lose."""
-    labels(np.arange(2))  # numba takes a second for its first kernel
+    labels(np.arange(2))
     minhash.warm()
     characters()
     pa.array([0])  # pyarrow looks for pandas

@@ -103,8 +103,12 @@ class Draft:
 
     @property
     def left(self) -> Path:
-        """A directory beside the draft for what a later stage of the same process may use, and drops."""
+        """A directory beside the draft for what a later stage may use, and takes away (`left_by`)."""
         return self.path.with_name(f"{self.path.name}.left")
+
+    def left_by(self, item: Opened) -> Path:
+        """Where the stage that made an artifact of this store has left what this one may use."""
+        return self.path.with_name(f"{item.manifest.kind}--{item.directory.name}.left")
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,27 @@ def test_many_small_shards_do_not_change_the_result(of_families: Make, monkeypat
     assert kept(cut) == kept(whole)
 
 
-def test_a_ledger_is_the_same_without_what_its_clusters_have_left(of_families: Make) -> None:
-    """A process that was killed between the two leaves nothing, and one whose disk knows no hard links."""
-    at_once, first = of_families(apart=True), of_families(apart=True, until="clusters")
-    later = of_families(store=first.store.root, until="ledger")
-    assert later.artifact("ledger", "global").manifest.digest == at_once.artifact("ledger", "global").manifest.digest
-    for built in (at_once, first):
-        assert not list((built.store.root / ".drafts").glob("*.left"))
+def left_in(built: Any) -> list[Path]:
+    return list((built.store.root / ".drafts").glob("*.left"))
+
+
+def test_a_ledger_takes_what_its_clusters_have_left_and_is_the_same_without(of_families: Make) -> None:
+    """Clusters of an earlier process leave it, too; a disk that knows no hard links has nothing of it."""
+    digests = []
+    for lose in (False, True):
+        first = of_families(apart=True, until="clusters")
+        (left,) = left_in(first)
+        if lose:
+            shutil.rmtree(left)
+        later = of_families(store=first.store.root, until="ledger")
+        assert not left_in(later)
+        digests.append(later.artifact("ledger", "global").manifest.digest)
+    assert digests == [of_families().artifact("ledger", "global").manifest.digest] * 2
+
+
+def test_documents_without_a_shingle_are_alike_in_a_ledger_of_nothing_verified(deduped: Make) -> None:
+    built = deduped({"a/1": "short one", "a/2": "another"}, scope="local", verify="none")
+    assert [row["jaccard"] for row in built.rows("ledger", "a")] == [0.0]
 
 
 def test_texts_that_are_taken_part_by_part_change_nothing(of_families: Make, monkeypatch: pytest.MonkeyPatch) -> None:

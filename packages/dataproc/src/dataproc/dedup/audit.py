@@ -86,7 +86,7 @@ def measure(group: Group, forest: NDArray[np.int64], alike_E2: Pairs, *, workers
     """forest: of the candidates, all links done."""
     near_E2 = _bucket_mates(group, labels(forest), workers=workers, draft=draft)
     if group.matching.verified:
-        near_E2 = np.unique(np.concatenate([near_E2, _linked(group)]), axis=0)
+        near_E2, _ = _distinct(np.concatenate([near_E2, _linked(group)]))
     listing = CANDIDATES if group.matching.verified else AUDITED
     if listing == AUDITED:
         save(group.scratch / f"{AUDITED}.npy", np.unique(np.concatenate([near_E2, alike_E2])))
@@ -151,9 +151,16 @@ def _alike(pair: ShardPair, *, group: Group) -> Done:
         others = pair.first + rows[hits[np.repeat(first, counts) + nth]]
         found.append(np.column_stack([np.repeat(sample[:, 0].astype(np.int64), counts), others]))
     all_E2 = np.concatenate(found)
-    pairs_E2, shared = np.unique(all_E2[all_E2[:, 0] != all_E2[:, 1]], axis=0, return_counts=True)
+    pairs_E2, shared = _distinct(all_E2[all_E2[:, 0] != all_E2[:, 1]])
     save(_file(group, "alike", pair), np.column_stack([pairs_E2, shared]))
     return Done()
+
+
+def _distinct(pairs_E2: Pairs) -> tuple[Pairs, NDArray[np.int64]]:
+    """Pairs in order, each once, and how often each came."""
+    base = int(pairs_E2.max(initial=0)) + 1  # a pair is one number: documents are fewer than 3 · 10⁹
+    numbers, counts = np.unique(pairs_E2[:, 0] * base + pairs_E2[:, 1], return_counts=True)
+    return np.stack(np.divmod(numbers, base), axis=1), counts
 
 
 def _most_alike(alike_E3: NDArray[np.int64]) -> Pairs:
@@ -179,7 +186,7 @@ def _bucket_mates(group: Group, root: NDArray[np.int64], *, workers: Workers, dr
     mates = partial(_mates, group=group)
     workers.map(mates, numbers, result=Done, notes=draft.notes / "mates", label="audit: precision")
     found = np.concatenate([np.zeros((0, 2), np.int64), *(np.load(_mates_file(group, n)) for n in numbers)])
-    pairs_E2, counts = np.unique(found, axis=0, return_counts=True)
+    pairs_E2, counts = _distinct(found)
     return _most_alike(np.column_stack([pairs_E2, counts]))
 
 

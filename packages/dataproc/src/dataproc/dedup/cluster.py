@@ -21,7 +21,7 @@ from pathlib import Path
 
 from dataproc.dedup import audit
 from dataproc.dedup.candidates import find_candidates
-from dataproc.dedup.evidence import gather_evidence, leave
+from dataproc.dedup.evidence import gather_evidence
 from dataproc.dedup.group import CANDIDATES, Group, Matching, make_group, shard_pairs
 from dataproc.dedup.identical import link_identical
 from dataproc.dedup.links import link_all
@@ -34,10 +34,9 @@ STAGE = "cluster/2"
 
 def cluster(
     sources: Sequence[tuple[str, Sequence[Path], Sequence[Path]]], matching: Matching, *, workers: Workers, draft: Draft
-) -> tuple[Made, Group | None]:
-    """The stage, and what is left of the candidates' shingle sets beside its draft, if there is anything.
-
-    sources: (name, shards of documents, shards of signatures), in recipe order.
+) -> tuple[Made, Group]:
+    """The stage, and the group with its scratch files. sources: (name, shards of documents, shards of signatures), in
+    recipe order.
     """
     group = make_group(shard_pairs(sources), matching, workers=workers, draft=draft)
     repeats = link_identical(group, workers=workers, draft=draft)
@@ -61,4 +60,4 @@ def cluster(
         "bands": [matching.bands.count, matching.bands.rows],
         "s_curve": s_curve,
     }
-    return Made(members.shards, summary), leave(group, draft.left) if matching.verified else None
+    return Made(members.shards, summary), group

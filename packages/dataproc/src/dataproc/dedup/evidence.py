@@ -8,7 +8,7 @@
 The list is `candidates`, `audited` in a build that verifies nothing, or `apart` of a ledger. Each shard has a range of
 each file, known before a text is read (room for all its shingle positions; repeats leave a hole at its end). So shards
 are written by whoever has time, in any order and however often. Documents that share no key with another never get a
-set. What clusters were made of is left for their ledger (`leave`).
+set. What clusters were made of is left for their ledger (`leave`, `claim`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dataproc.dedup.group import CANDIDATES, PAIRS, Group, ShardPair, mapped, save
+from dataproc.dedup.group import CANDIDATES, PAIRS, Group, Matching, ShardPair, mapped, save
 from dataproc.dedup.pairs import Evidence
 from dataproc.dedup.ranges import is_long, set_parts
 from dataproc.dedup.resident import counter
@@ -73,7 +73,8 @@ def evidence_of(group: Group, listing: str) -> Evidence:
         return Evidence(*nothing, sizes, sizes, np.zeros(0, np.int64))
     shape = (len(sizes), group.matching.permutations)
     minima = np.memmap(group.file(listing, "minima.u32"), np.uint32, "r", shape=shape)
-    hashes = np.asarray(np.memmap(group.file(listing, "sets.u64"), np.uint64, "r"))
+    file = group.file(listing, "sets.u64")
+    hashes = np.asarray(np.memmap(file, np.uint64, "r")) if file.stat().st_size else np.zeros(0, np.uint64)
     starts = mapped(group.file(listing, "starts.npy"))
     return Evidence(np.asarray(minima), hashes, starts, sizes, counter(hashes))
 
@@ -82,24 +83,40 @@ def jaccard_of(group: Group, listing: str, documents_E2: NDArray[np.int64]) -> N
     """The exact Jaccard index of each pair of documents of a list, or, of candidates, of such texts as theirs."""
     if listing == CANDIDATES:
         documents_E2 = group.firsts()[documents_E2]
-    return evidence_of(group, listing).jaccard(np.searchsorted(group.listed(listing), documents_E2))
+    listed = group.listed(listing)
+    places_E2 = np.searchsorted(listed, documents_E2)
+    assert (listed[places_E2] == documents_E2).all(), "a document that is not in the list"
+    return evidence_of(group, listing).jaccard(places_E2)
 
 
-def leave(group: Group, at: Path) -> Group | None:
-    """Keeps what `jaccard_of` needs of the candidates when the draft goes; None on a disk that knows no hard links.
+def leave(group: Group, at: Path) -> None:
+    """Keeps what `jaccard_of` needs of the candidates when the draft goes, unless the disk knows no hard links.
 
     Links and no renames: a build that is killed here goes on with what is in the draft.
     """
-    shutil.rmtree(at, ignore_errors=True)
-    at.mkdir()
     lists = [group.scratch / f"{CANDIDATES}.npy"]
     lists += [group.file(CANDIDATES, name) for name in ("minima.u32", "sets.u64", "starts.npy", "sizes.npy")]
+    shutil.rmtree(at, ignore_errors=True)
     try:
-        for file in (group.scratch / PAIRS, group.firsts_file, *lists):
+        at.mkdir()
+        for file in (*lists, group.firsts_file, group.scratch / PAIRS):
             (at / file.name).hardlink_to(file)
     except OSError:
+        shutil.rmtree(at, ignore_errors=True)
+
+
+def claim(at: Path, matching: Matching, *, draft: Draft) -> Group | None:
+    """What was left at a place, now in this draft, or what an earlier attempt of it claimed; None if there is nothing.
+
+    Of two that claim it at once one gets it.
+    """
+    own = draft.scratch / "left"
+    with suppress(OSError):
+        at.rename(own)
+    if not (own / PAIRS).is_file():
         return None
-    return replace(group, scratch=at)
+    rows = sum(pair.rows for pair in Group(own, 0, matching, 1).pairs)
+    return Group(own, rows, matching, 1)
 
 
 def _places(group: Group, listing: str) -> list[Place]:

@@ -7,6 +7,7 @@ shard are a range of numbers, whatever a task makes of them is a range of a file
     buckets-BBB-PPPPP members and bounds of the buckets of two or more                  candidates.py
     candidates.npy    (C,) i64, ascending: the documents that share a key with another, and those of the audit
     candidates.…      signature and shingle set of each                                 evidence.py
+    apart.…           the same of the documents that a ledger asks for
     audit-*.npy       a sample of documents, and who may be like them                   audit.py
     components-*.npy  (C,) i64: what was connected before a round                       links.py
     component.npy     (N,) i64: the first document of its cluster, or -1 if alone        members.py

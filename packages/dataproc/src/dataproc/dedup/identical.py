@@ -70,10 +70,12 @@ def scatter_hashes(file: Path, hashes_N2: NDArray[np.uint64], docs: NDArray[np.i
 
 def gather_identical(rows: Scattered) -> NDArray[np.int64]:
     """What `scatter_hashes` wrote of a partition → edges (E, 2), as `identical` has them."""
-    found = [np.zeros((0, 3), np.uint64)]
-    found += [np.stack([batch[name].to_numpy() for name in ("low", "high", "doc")], axis=1) for batch in rows]
-    all_N3 = np.concatenate(found).astype(np.uint64)
-    return identical(all_N3[:, :2], all_N3[:, 2].astype(np.int64))
+    found = list(rows)
+    low, high, docs = (
+        np.concatenate([np.zeros(0, kind), *(batch[name].to_numpy() for batch in found)])
+        for name, kind in (("low", np.uint64), ("high", np.uint64), ("doc", np.int64))
+    )
+    return identical(np.stack([low, high], axis=1), docs)
 
 
 def _scatter(pair: ShardPair, file: Path, *, group: Group) -> None:

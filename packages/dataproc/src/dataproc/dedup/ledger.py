@@ -67,7 +67,7 @@ def ledger(
 ) -> Made:
     """The stage. sources: (name, shards of documents, shards of signatures), as clusters were made of them.
 
-    evidence: what the clusters' build has left of the candidates' shingle sets; None if they are to be made again.
+    evidence: what the clusters have left of the candidates' shingle sets; None if sets are to be made again.
     """
     documents = [(name, shards) for name, shards, _ in sources]
     files = survivors(clusters, documents, keep, workers=workers, draft=draft)
@@ -98,9 +98,12 @@ def _removals(source: str, between: Counter[tuple[str, str]]) -> dict[str, int]:
     return {"within": between[source, source], "across": total - between[source, source]}
 
 
-def _removed(file: Path, sources: Sources) -> pl.DataFrame:
+PLACES = ("rule", "same", "source", "shard", "row", "survivor_source", "survivor_shard", "survivor_row")
+
+
+def _removed(file: Path, sources: Sources, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """The removed documents of a shard of clusters, in order of row, with their `place` and their survivor's."""
-    members = pl.read_parquet(file).filter(pl.col("rule") != "")
+    members = pl.read_parquet(file, columns=None if columns is None else list(columns)).filter(pl.col("rule") != "")
     of_survivor = members.select(*_survivor("source", "shard")).select(place_column(sources).alias("survivor_place"))
     return members.with_columns(place_column(sources), *of_survivor).sort("row")
 
@@ -126,7 +129,7 @@ def _apart(files: Sequence[Path], sources: Sources, evidence: Group) -> NDArray[
     """What `APART` lists."""
     wanted = np.zeros(evidence.documents, np.bool_)
     for file in files:
-        wanted[_ends(_removed(file, sources).filter(~pl.col("same")), evidence)] = True
+        wanted[_ends(_removed(file, sources, PLACES).filter(~pl.col("same")), evidence)] = True
     return np.flatnonzero(wanted)
 
 

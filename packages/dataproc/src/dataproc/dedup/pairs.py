@@ -43,10 +43,10 @@ class Evidence(NamedTuple):
     def jaccard(self, pairs_E2: NDArray[np.int64]) -> NDArray[np.float64]:
         """The exact Jaccard index of each pair (E,); 0 of two documents without a shingle."""
         pairs_E2 = np.ascontiguousarray(pairs_E2, np.int64)
+        together = self.sizes[pairs_E2].sum(axis=1)  # raises IndexError, which the kernel would not
         shared = np.empty(len(pairs_E2), np.int64)
         _shared_each(self.hashes, self.starts, self.sizes, self.looked_at, pairs_E2.reshape(-1), shared)
-        union = self.sizes[pairs_E2].sum(axis=1) - shared
-        return np.asarray(shared / np.maximum(union, 1))
+        return np.asarray(shared / np.maximum(together - shared, 1))
 
     @classmethod
     def of(cls, signatures_ND: NDArray[np.uint32], sets: ShingleSets) -> "Evidence":

@@ -29,7 +29,6 @@ from dataproc.documents import picked, rows_of
 from dataproc.shuffle import partition_batches, write_partitions
 from dataproc.stage import Draft
 from dataproc.workers import Workers
-from manifest.errors import InputError
 from manifest.fields import nearest
 from manifest.record import Model
 
@@ -89,27 +88,23 @@ def survivors(
     )
     files = [draft.scratch / f"decided-{number:05d}.parquet" for number in shards]
     write = partial(_write, deciding=deciding, chosen=chosen, files=files)
-    decided = workers.map(write, shards, result=Decided, notes=draft.notes / "decided", label="survivors")
-    _require_fields(deciding, decided)
+    decided = workers.map(write, shards, result=Decided, notes=draft.notes / "survivors", label="survivors")
+    if choose is None:
+        _tell_of_fields(deciding, decided)
     return files
 
 
-def _require_fields(deciding: Deciding, decided: Sequence[Decided]) -> None:
-    """Raises InputError if a field of the keep order ranks nobody, as one that is misspelt; of a single source, which
-    may lack what others have, it only says so.
-    """
+def _tell_of_fields(deciding: Deciding, decided: Sequence[Decided]) -> None:
+    """Says so if a field of the keep order ranks nobody, as one that is misspelt."""
+    names = ", ".join(name for name, _ in deciding.sources)
+    known = sorted({name for one in decided for name in one.known})
     for place, field in enumerate(fields_of(deciding.keep)):
-        if not any(one.members for one in decided) or any(one.numbers[place] for one in decided):
-            continue
-        known = sorted({name for one in decided for name in one.known})
-        names = ", ".join(name for name, _ in deciding.sources)
-        message = (
-            f"dedup.keep: of {names}, no document that has a near-duplicate has a number as {field!r} in its "
-            f"metadata{nearest(field, known)}"
-        )
-        if len(deciding.sources) > 1:
-            raise InputError(message)
-        progress.say(f"{message}; it decides nothing there")
+        if any(one.members for one in decided) and not any(one.numbers[place] for one in decided):
+            why = "; it is there, but no number" if field in known else nearest(field, known)
+            progress.say(
+                f"dedup.keep: {field!r} decides nothing in {names}: it is a number in the metadata of no document that "
+                f"has a near-duplicate{why}"
+            )
 
 
 def _members(number: int, deciding: Deciding) -> pl.DataFrame:

@@ -14,8 +14,8 @@ SEEN = 4096  # places for hashes seen lately, 16 KiB
 LANES = 32  # permutations that keep their minima in registers
 WIDE_LANES = 8  # 64-bit numbers in a vector
 NEAR = 100  # bytes that Python makes NFC in the time of a call
-RESIDENT = 1 << 25  # hashes of a mapped file: 256 MB
 LONG = 1 << 20  # bytes that it makes NFC at a time, if there is white space to cut them
+RESIDENT = 1 << 25  # hashes of a mapped file that may be in memory: 256 MB
 
 
 class Scratch(NamedTuple):

@@ -64,10 +64,7 @@ class Pipeline:
 
     def run(self, planned: Inventory | None = None) -> list[Item]:
         """Builds up to `until` and returns what that stage published. Raises InputError for wrong input."""
-        with self.context.nothing_left():
-            return self._run(planned or self.plan())
-
-    def _run(self, planned: Inventory) -> list[Item]:
+        planned = planned or self.plan()
         items = contamination.items(self.context, planned.evaluations)
         documents = {name: texts.documents(self.context, name, found) for name, found in planned.files.items()}
         if self.until == "documents":

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataproc.dedup.group import Group, Matching
+from dataproc.dedup.group import Matching
 from dataproc.dedup.shingles import Shingling
 from dataproc.gates import Gatekeeper
 from dataproc.recipe import DataRecipe
@@ -23,15 +20,11 @@ Artifacts = dict[str, Item]
 
 @dataclass(frozen=True)
 class Context:
-    """A recipe, where it is built, and the gates that it passes.
-
-    evidence: of the groups whose clusters this process has made: what it left for their ledgers (dedup/evidence.py).
-    """
+    """A recipe, where it is built, and the gates that it passes."""
 
     recipe: DataRecipe
     build: Build
     gates: Gatekeeper
-    evidence: dict[str, Group] = field(default_factory=dict)
 
     @property
     def shingling(self) -> Shingling:
@@ -56,15 +49,6 @@ class Context:
     def min_chars_last(self, name: str) -> int:
         """What a source's documents must have where short ones take part in dedup first; else 0."""
         return self.recipe.sources[name].cleaning(self.recipe.clean).min_chars if self.recipe.drops_short_last else 0
-
-    @contextmanager
-    def nothing_left(self) -> Iterator[None]:
-        """Drops, at the end, what stages have left for each other."""
-        try:
-            yield
-        finally:
-            for group in list(self.evidence):
-                shutil.rmtree(self.evidence.pop(group).scratch, ignore_errors=True)
 
     def groups(self) -> dict[str, list[str]]:
         """The groups in which near-duplicates are removed: name → sources."""

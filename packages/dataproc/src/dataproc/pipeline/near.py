@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dataproc.dedup import cluster, dedupe, holdout, holdout_position, ledger
+from dataproc.dedup.evidence import claim, leave
 from dataproc.dedup.links import BUCKET_CAP
 from dataproc.pipeline.context import Artifacts, Context, Item, shards_of
 from dataproc.stage import Draft, Input, Made, Request, summary_of
@@ -34,10 +35,10 @@ def _clusters(context: Context, group: str, documents: Artifacts, signatures: Ar
 
     def make(draft: Draft) -> Made:
         sources = _signed(documents, signatures, list(documents))
-        made, evidence = cluster.cluster(sources, context.matching, workers=context.build.workers, draft=draft)
-        if evidence is not None:
-            context.evidence[group] = evidence
+        made, found = cluster.cluster(sources, context.matching, workers=context.build.workers, draft=draft)
         _check_clusters(context, group, made.summary)
+        if context.matching.verified and group in context.groups():
+            leave(found, draft.left)
         return made
 
     banding = {"bands": bands.count, "rows": bands.rows, "cap": BUCKET_CAP}
@@ -67,12 +68,13 @@ def ledger_of(context: Context, group: str, clusters: Item, documents: Artifacts
     names = context.groups()[group]
 
     def make(draft: Draft) -> Made:
+        assert isinstance(clusters, Opened)
         return ledger.ledger(
             shards_of(clusters, "clusters"),
             _signed(documents, signatures, names),
             keep=dedup.keep,
             matching=context.matching,
-            evidence=context.evidence.get(group),
+            evidence=claim(draft.left_by(clusters), context.matching, draft=draft),
             workers=context.build.workers,
             draft=draft,
         )

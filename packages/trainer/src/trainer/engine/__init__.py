@@ -24,6 +24,7 @@ from torch import Tensor
 
 from manifest.errors import InputError
 from trainer.data.loader import StepBatch
+from trainer.engine.masters import Masters
 from trainer.engine.release import release
 from trainer.engine.state import MOMENTS, State
 from trainer.loss import window_losses
@@ -138,13 +139,17 @@ class Engine:
         self._weight_decay = self._usual_decay = optimizer.weight_decay
         groups = parameter_groups(decoder, decoder.shape, optimizer)
         self._hyperparameters = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
-        rounded = self.precision == "bf16"
         # DeepSpeed rounds the weights to 16 bits, and makes its masters of what is left of them.
-        begun = {k: held.detach().clone() for k, held in decoder.named_parameters()} if rounded else {}
+        rounded = dict(decoder.named_parameters()) if self.precision == "bf16" else {}
+        begun = {name: held.detach().clone() for name, held in rounded.items() if held.requires_grad}
+        masters = Masters([name for name, held in rounded.items() if not held.requires_grad], self.device)
+        for name, held in rounded.items():
+            if name in masters:
+                masters.set(name, held)
         self._deepspeed, _, _, _ = deepspeed.initialize(
             model=decoder, optimizer=adamw(groups, optimizer), config=self._config(decoder, settings, optimizer.clip)
         )
-        self._state = State(self._deepspeed, self.stage, rounded=rounded)
+        self._state = State(self._deepspeed, self.stage, masters)
         for name, value in begun.items():
             self.scatter(name, value)
 

@@ -11,6 +11,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+SLICE = 1 << 26
+"""Numbers that are on the device at a time: 256 MB."""
+
 
 class Masters:
     """The frozen parameters of these names, in the same order on all ranks."""
@@ -30,10 +33,12 @@ class Masters:
 
     def get(self, name: str, shape: torch.Size) -> Tensor:
         """The whole tensor, on the CPU. Collective."""
-        own = self._own.get(name)
-        whole = torch.empty(shape, device=self._device) if own is None else own.to(self._device, copy=True)
-        torch.distributed.broadcast(whole, self._owners[name])
-        return whole.cpu()
+        whole = self._own[name].clone() if name in self._own else torch.empty(shape)
+        for part in torch.split(whole.view(-1), SLICE):
+            sent = part.to(self._device)
+            torch.distributed.broadcast(sent, self._owners[name])
+            part.copy_(sent)
+        return whole
 
     def forget(self) -> None:
         """Holds none any more."""

@@ -29,14 +29,13 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class State:
     """The parameters of a module that DeepSpeed has initialised, and what AdamW remembers of those that it trains.
 
-    rounded: the module computes in 16 bits. Then all parameters have to be set before they are asked for.
+    masters: of those that are frozen, where the module computes in 16 bits.
     """
 
-    def __init__(self, deepspeed_engine: Any, stage: int, *, rounded: bool) -> None:
+    def __init__(self, deepspeed_engine: Any, stage: int, masters: Masters) -> None:
         self._engine, self._stage = deepspeed_engine, stage
         self._parameters: dict[str, Parameter] = dict(deepspeed_engine.module.named_parameters())
-        frozen = [name for name, held in self._parameters.items() if not held.requires_grad] if rounded else []
-        self._masters = Masters(frozen, deepspeed_engine.device)
+        self._masters = masters
         self._fill()
 
     @property
@@ -127,12 +126,19 @@ class State:
         elif self._stage > 0 and parameter.requires_grad:
             found = safe_get_full_fp32_param(parameter)
         elif name in self._masters:
-            return self._masters.get(name, self.shapes()[name])
+            return self._frozen(name, parameter)
         else:
             with self._whole(parameter):
                 return parameter.detach().to("cpu", torch.float32, copy=True)
         whole: Tensor = found.to("cpu", copy=True)
         return whole
+
+    def _frozen(self, name: str, parameter: Parameter) -> Tensor:
+        """The master of a frozen parameter; or what the module has, if that is not its rounding any more."""
+        master = self._masters.get(name, self.shapes()[name])
+        with self._whole(parameter):
+            held = parameter.detach().cpu()
+        return master if torch.equal(held, master.to(held.dtype)) else held.float()
 
     @torch.no_grad()
     def scatter(self, name: str, value: Tensor, moment: str | None = None) -> None:
