@@ -7,8 +7,8 @@ its children in the end, and the kernel's account of children that were waited f
 ignores its end leaves no account; so the sum over processes of the CPU time that each was last seen with is kept too
 (every SAMPLE_S), and the larger of the two is the result. Memory is proportional set size (shared pages are divided
 among their users), summed over the tree at each sample; its peak may be missed by what happens between two. Where other
-measured commands are there at the same time (MEASURED_BESIDE in the environment), the pages of files, which they share, are
-counted whole, once per tree: those of the process that has the most.
+measured commands are there at the same time (MEASURED_BESIDE in the environment), the pages of files, which they share,
+are counted whole, once per tree: those of the process that has the most.
 """
 
 from __future__ import annotations
