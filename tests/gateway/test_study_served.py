@@ -15,6 +15,7 @@ from study_fixtures import PEAK, study_file
 from work_fixtures import write_raw
 
 from gateway import cli
+from manifest.lineage import lineage, nodes
 
 
 def test_no_service_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +59,10 @@ def test_a_study_is_carried_out_and_the_same_command_finds_it_done(
     assert best["labels"] == {"peak": "0.01"}  # a hundredth is not too much for a few steps, a thousandth too little
     assert best["figures"]["all"]["low"] < best["figures"]["all"]["value"] < best["figures"]["all"]["high"]
     assert (served.home / "out" / "study.png").read_bytes().startswith(b"\x89PNG")
+    for origin in (origin for cell in made["cells"] for origin in cell["origins"]):
+        kinds = {node.kind for node in nodes(lineage(served.home / "store" / origin["report"]))}
+        assert {"checkpoint", "mixture", "raw"} <= kinds, "from a figure to raw files"
+        assert f"| {origin['checkpoint']} | {origin['report']} |" in text
 
     assert run(served, file) == 0  # nobody works, and nobody needs to
     assert capsys.readouterr().err.count("runs: 2, 2 of them ended before") == 2

@@ -21,7 +21,7 @@ from manifest.errors import InputError, WinnowError
 from manifest.progress import PLAIN_EVERY_S, span
 
 POLL_S = 1.0
-PER_ENTRY_S = 0.1
+PER_ENTRY_S = 0.25
 """How much longer it waits for each entry that has not ended: it asks for them one by one."""
 
 Entry = Build | Run | Report

@@ -27,7 +27,7 @@ STYLE = (
     ".wide{overflow-x:auto}.wide img{min-width:50rem;max-width:100%}@media(max-width:40rem){body{margin:1rem}}"
 )
 
-NOT_SAID = frozenset({"documents", "baseline", "figures"})
+NOT_SAID = frozenset({"documents", "baseline", "figures", "origins"})
 """Fields of a cell that study.json leaves out, or says in its own way."""
 
 Table = list[list[str]]
@@ -41,6 +41,7 @@ def write_pages(recipe: StudyRecipe, cells: Sequence[Cell], out: Path) -> Path:
         "Arms": arms_table(cells, recipe.best_by or ALL),
         "Best of each line, less the first line's best (paired)": best_table(cells),
         "Less the model that the arm started from (paired)": baseline_table(cells),
+        "Where the figures come from (`winnow lineage` goes on)": origins_table(cells),
     }
     lists = {"Best at an edge of the grid": edges(cells), "Failed": [f for cell in cells for f in cell.failures]}
     if picture is not None:
@@ -101,6 +102,16 @@ def baseline_table(cells: Sequence[Cell]) -> Table:
     return rows
 
 
+def origins_table(cells: Sequence[Cell]) -> Table:
+    """A head, and for each arm its checkpoint and its report; last the reports of what arms started from."""
+    rows = [[*cells[0].labels, "seed", "checkpoint", "report"]]
+    for cell in cells:
+        rows += [[*cell.labels.values(), str(o.seed), o.checkpoint, o.report] for o in cell.origins]
+    blank = [""] * len(cells[0].labels)
+    baselines = dict.fromkeys(cell.baseline_report for cell in cells if cell.baseline_report is not None)
+    return rows + [[*blank, "", "what arms started from", report] for report in baselines]
+
+
 def as_json(recipe: StudyRecipe, cells: Sequence[Cell]) -> dict[str, Any]:
     """All that the tables say, as numbers."""
     best = [cell for cell in cells if cell.best]
@@ -110,6 +121,7 @@ def as_json(recipe: StudyRecipe, cells: Sequence[Cell]) -> dict[str, Any]:
             {
                 **{key: value for key, value in vars(cell).items() if key not in NOT_SAID},
                 "figures": {name: asdict(figure) for name, figure in cell.figures.items()},
+                "origins": [asdict(origin) for origin in cell.origins],
                 "less_baseline": {
                     name: asdict(found)
                     for name in cell.figures

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from evalkit.compare import ROWS_FILE
 from evalkit.intervals import FEW, RESAMPLES, Floats, middle, resampled_sums
 from gateway.client import Client
+from gateway.messages import Report, Run
 from gateway.study.arms import Outcome
 from gateway.study.grid import StudyRecipe
 from manifest.errors import InputError
@@ -47,9 +48,19 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a figure of a seed was made from: paths in the service's store, from which lineage goes on."""
+
+    seed: int
+    checkpoint: str
+    report: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """Arms that differ in their seed alone. line: labels but the rate's. figures: by source; empty if none ended.
     baseline: the documents as the model scored them that the arms started from; empty unless the study wants that.
+    origins: of each of `seeds`; baseline_report: of the baseline.
     """
 
     labels: Mapping[str, str]
@@ -62,6 +73,8 @@ class Cell:
     failures: tuple[str, ...] = ()
     best: bool = False
     baseline: Documents = field(default_factory=dict, repr=False)
+    origins: tuple[Origin, ...] = ()
+    baseline_report: str | None = None
 
 
 def read_documents(client: Client, report_id: str) -> Documents:
@@ -115,7 +128,16 @@ def _cell(recipe: StudyRecipe, group: Sequence[Outcome], documents: Mapping[str,
         documents=_mean(found) if found else {},
         failures=tuple(f"{o.arm.name}: {o.failure}" for o in group if o.failure is not None),
         baseline={} if group[0].baseline is None else documents[group[0].baseline.id],
+        origins=tuple(Origin(o.arm.seed, _path(o.run), _path(o.report)) for o in scored),
+        baseline_report=None if group[0].baseline is None else _path(group[0].baseline),
     )
+
+
+def _path(entry: Run | Report | None) -> str:
+    """Of what an entry that succeeded has made."""
+    assert entry is not None
+    assert entry.result is not None
+    return entry.result.path
 
 
 def _mean(found: Sequence[Documents]) -> Documents:
