@@ -35,6 +35,8 @@ from manifest.record import Model, Shard
 STAGE = "tokenize/1"
 SHARD_TEXT_BYTES = 256_000_000
 BATCH_BYTES = 2_000_000  # up to three batches are in memory, and their tokens as objects take twenty times as much
+SMALL_BYTES = 100_000
+"""Of a batch where one core does all: its tokens stay in the cache."""
 AHEAD = 2
 SUFFIXES = (".bin", ".idx", ".ids")
 MASK = ".mask"
@@ -129,12 +131,12 @@ def _encoded(table: pa.Table, encoder: Tokenizer) -> Iterator[tuple[list[str], l
     a batch ends with its last text on a core alone. On one core, one follows the other.
     """
     if int(os.environ.get("RAYON_NUM_THREADS") or len(os.sched_getaffinity(0))) == 1:
-        for ids, texts in _batches(table):
+        for ids, texts in _batches(table, SMALL_BYTES):
             yield ids, encoder.encode_batch_fast(texts, add_special_tokens=False)
         return
     with ThreadPoolExecutor(AHEAD) as pool:
         waiting: deque[tuple[list[str], Future[list[Encoding]]]] = deque()
-        for ids, texts in _batches(table):
+        for ids, texts in _batches(table, BATCH_BYTES):
             waiting.append((ids, pool.submit(encoder.encode_batch_fast, texts, add_special_tokens=False)))
             if len(waiting) > AHEAD:
                 first, encodings = waiting.popleft()
@@ -150,7 +152,7 @@ def _encoder(tokenizer: Path) -> Tokenizer:
     return encoder
 
 
-def _batches(table: pa.Table) -> Iterator[tuple[list[str], list[str]]]:
+def _batches(table: pa.Table, batch_bytes: int) -> Iterator[tuple[list[str], list[str]]]:
     ids: list[str] = []
     texts: list[str] = []
     size = 0
@@ -159,7 +161,7 @@ def _batches(table: pa.Table) -> Iterator[tuple[list[str], list[str]]]:
             ids.append(identifier)
             texts.append(text)
             size += len(text)
-            if size >= BATCH_BYTES:
+            if size >= batch_bytes:
                 yield ids, texts
                 ids, texts, size = [], [], 0
     if ids:
