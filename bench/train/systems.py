@@ -121,7 +121,9 @@ class _Run:
         self.rows.began = time.time()
         arguments = [str(self.work / "measured.json"), str(LIMIT_S), str(ROOT), str(self.work / "log"), *self.command]
         command = [sys.executable, "-m", "bench.dedup.measure", *arguments]
-        process = subprocess.Popen(command, cwd=ROOT, env={**self.environment, "MEASURED_BESIDE": "1"})
+        environment = {**self.environment, "MEASURED_BESIDE": "1"}
+        # In a session of its own: a group with stopped processes is hung up when the shell that started it ends.
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
         return Turn(process, lambda: len(self.rows.ended))
 
     def measured(self) -> Measured:
