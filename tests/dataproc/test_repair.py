@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import re
 import unicodedata
@@ -20,6 +19,7 @@ import pytest
 from ftfy.badness import BADNESS_RE
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.reference import RAW, needs_raw
 
 from dataproc import repair as module
 from dataproc.characters import CODE_POINTS, characters
@@ -183,9 +183,9 @@ def test_no_match_of_mojibake_is_longer_than_the_look_around_a_suspicious_place(
 # ---- real text
 
 
-@pytest.mark.skipif("WINNOW_RAW" not in os.environ, reason="WINNOW_RAW names no directory of raw sources")
+@needs_raw
 def test_lines_of_real_text_are_repaired_as_by_ftfy() -> None:
-    root = RawRoot(os.environ["WINNOW_RAW"])
+    root = RawRoot(str(RAW))
     for directory in sorted(path for path in Path(root.uri).iterdir() if path.is_dir()):
         files = root.files(directory.name, Source(files=(f"{directory.name}/*",)))
         texts = (str(record["text"]) for file in files for _, record in records(file) if isinstance(record, dict))

@@ -17,6 +17,8 @@ import psycopg
 import pytest
 from fastapi.testclient import TestClient
 from processes import Processes, make_dispatcher
+from served import Served
+from work_fixtures import write_raw
 
 from gateway.app import create_app
 from gateway.jobs.dispatch import Dispatcher
@@ -151,3 +153,12 @@ def module_http() -> Iterator[Callable[[Path, Database, Dispatcher], TestClient]
             return opened.enter_context(TestClient(create_app(service), base_url=LOCAL, raise_server_exceptions=False))
 
         yield make
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """The service, where nothing is carried out until somebody works (`served.working`)."""
+    write_raw(tmp_path / "raw")
+    started = Served(tmp_path)
+    yield started
+    started.close()

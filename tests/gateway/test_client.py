@@ -34,14 +34,6 @@ ENDED = BUILD.model_copy(update={"state": "cancelled", "ended": NOW})
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    write_raw(tmp_path / "raw")
-    started = Served(tmp_path)
-    yield started
-    started.close()
-
-
-@pytest.fixture
 def client(served: Served) -> Iterator[Client]:
     with Client(served.url) as opened:
         yield opened

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,6 @@ def test_no_service_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[s
         cli.main(["study", str(study_file(tmp_path)), "--server", "http://127.0.0.1:9"])
     assert ended.value.code == 1
     assert "127.0.0.1:9 does not answer" in capsys.readouterr().err
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    write_raw(tmp_path / "raw")
-    started = Served(tmp_path)
-    yield started
-    started.close()
 
 
 def run(served: Served, file: Path, *flags: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import string
 from itertools import combinations
@@ -14,11 +13,9 @@ import numpy as np
 import orjson
 import pytest
 import zstandard
+from tests.reference import DATA, TRUTH, needs_truth
 
 from bench.dedup.oracle import Pairs, Score, Unit, components, gram_sets, near_pairs, score
-
-DATA = Path(os.environ.get("WINNOW_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
-TRUTH = DATA / "truth" / "dedup_exact"
 
 
 def corpus(seed: int, documents: int = 250) -> list[str]:
@@ -91,7 +88,7 @@ def test_precision_and_recall_do_not_care_which_member_stays() -> None:
     assert score(np.zeros(6, bool), labels) == Score(0, 3, 1.0, 0.0)
 
 
-@pytest.mark.skipif(not (TRUTH / "SUMMARY.json").exists(), reason=f"no reference corpus at {DATA}; set WINNOW_DATA")
+@needs_truth
 @pytest.mark.parametrize("subset", ["stackexchange", "arabic_docs"])
 def test_real_text_has_the_pairs_of_the_reference(subset: str) -> None:
     summary = next(s for s in orjson.loads((TRUTH / "SUMMARY.json").read_bytes()) if s["name"] == subset)

@@ -5,7 +5,6 @@ Reads a reference corpus: `truth/dedup_exact/SUMMARY.json` names its subsets and
 """
 
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import orjson
 import pyarrow as pa
 import pytest
 import zstandard
+from tests.reference import DATA, TRUTH, needs_truth
 
 from dataproc.dedup.band_keys import band_keys
 from dataproc.dedup.bands import verified_bands
@@ -28,13 +28,9 @@ from dataproc.dedup.pairs import Evidence, link
 from dataproc.dedup.shingles import Shingling, shingle_hashes, text_hashes, unique_sorted
 
 THRESHOLD = 0.8
-DATA = Path(os.environ.get("WINNOW_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
-TRUTH = DATA / "truth" / "dedup_exact"
 SUBSETS = ["versioned_docs", "medquad", "code_py_web", "stackexchange", "arabic_docs"]
 
-pytestmark = pytest.mark.skipif(
-    not (TRUTH / "SUMMARY.json").exists(), reason=f"no reference corpus at {DATA}; set WINNOW_DATA"
-)
+pytestmark = needs_truth
 
 
 @dataclass(frozen=True)

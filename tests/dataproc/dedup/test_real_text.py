@@ -1,27 +1,24 @@
 """Kernels on real text: `raw/<source>/*.jsonl.zst` below WINNOW_DATA."""
 
-import os
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
 import zstandard
+from tests.reference import RAW, needs_raw
 
 from dataproc.dedup.cleaning import clean, clean_all
 from dataproc.dedup.shingles import Shingling, shingle_hashes
 
-DATA = Path(os.environ.get("WINNOW_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
-
-pytestmark = pytest.mark.skipif(not (DATA / "raw").exists(), reason=f"no raw text at {DATA}; set WINNOW_DATA")
+pytestmark = needs_raw
 
 
 def texts_of(source: str, characters: int) -> list[str]:
     """Documents of each of a source's files in turn, until they have so many characters."""
     texts: list[str] = []
-    for path in sorted((DATA / "raw" / source).glob("*.jsonl.zst")):
+    for path in sorted((RAW / source).glob("*.jsonl.zst")):
         with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
             lines = stream.read(4_000_000).splitlines()[:-1]
         found = (text for line in lines if isinstance(text := orjson.loads(line).get("text"), str))

@@ -26,7 +26,7 @@ from dataproc.dedup.bands import Bands, verified_bands
 from dataproc.dedup.buckets import is_among
 from dataproc.dedup.candidates import buckets_of
 from dataproc.dedup.components import labels
-from dataproc.dedup.evidence import evidence_of, gather_evidence
+from dataproc.dedup.evidence import gather_evidence, jaccard_of
 from dataproc.dedup.group import CANDIDATES, Group, ShardPair, save
 from dataproc.dedup.links import edges_of
 from dataproc.dedup.minhash import is_signed
@@ -228,8 +228,7 @@ def _mates_file(group: Group, number: int) -> Path:
 
 def _are_near(group: Group, listing: str, pairs_E2: Pairs) -> NDArray[np.bool_]:
     """Which pairs have J ≥ threshold."""
-    places_E2 = np.searchsorted(group.listed(listing), pairs_E2)
-    return np.asarray(evidence_of(group, listing).jaccard(places_E2) >= group.matching.threshold)
+    return np.asarray(jaccard_of(group, listing, pairs_E2) >= group.matching.threshold)
 
 
 def _roots(group: Group, root: NDArray[np.int64], pairs_E2: Pairs) -> NDArray[np.int64]:

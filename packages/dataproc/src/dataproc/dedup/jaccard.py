@@ -47,7 +47,7 @@ def sketch_bounds(threshold: float, permutations: int) -> SketchBounds:
 
 def exact(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> float:
     """The Jaccard index of two sets; 0 for two empty ones, which share nothing."""
-    shared = shared_count(a, b)
+    shared = _shared(a, b)
     union = len(a) + len(b) - shared
     return shared / union if union else 0.0
 
@@ -55,8 +55,3 @@ def exact(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> float:
 def estimate(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> float:
     """The share of equal minima. Its standard error is √(J (1 - J) / D): 0.035 at J = 0.8 and D = 128."""
     return int((a == b).sum()) / len(a)
-
-
-def shared_count(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> int:
-    """The size of the intersection of two sets."""
-    return _shared(a, b)

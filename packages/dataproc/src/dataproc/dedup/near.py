@@ -98,7 +98,7 @@ def _exact(known: Known, sets: ShingleSets | None, query_of: I64, texts: I64) ->
         assert sets is not None
         theirs = known.shingle_sets(distinct[start : start + SETS])
         for pair in np.flatnonzero((text_of >= start) & (text_of < start + SETS)):
-            jaccard[pair] = exact(set_of(sets, query_of[pair]), set_of(theirs, text_of[pair] - start))
+            jaccard[pair] = exact(sets.of(query_of[pair]), theirs.of(text_of[pair] - start))
     return jaccard
 
 
@@ -109,8 +109,3 @@ def sets_of_rows(documents: Path, rows: I64, shingling: Shingling) -> SetsOf:
         return shingle_sets(rows_at(documents, rows[places], ["text"])["text"], shingling)
 
     return sets_of
-
-
-def set_of(sets: ShingleSets, row: int) -> NDArray[np.uint64]:
-    """The shingle set of a row."""
-    return sets.hashes[sets.offsets[row] : sets.offsets[row + 1]]

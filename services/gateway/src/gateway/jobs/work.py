@@ -119,7 +119,7 @@ def _print_to(log: Path) -> None:
 def _share_the_machine(workers: int) -> None:
     """As many threads as CPUs were asked for and are here; set before the libraries that read it are loaded."""
     threads = min(workers, len(os.sched_getaffinity(0)))
-    for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin take processor time from the other jobs
 
