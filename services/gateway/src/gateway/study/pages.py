@@ -41,7 +41,7 @@ def write_pages(recipe: StudyRecipe, cells: Sequence[Cell], out: Path) -> Path:
         "Arms": arms_table(cells, recipe.best_by or ALL),
         "Best of each line, less the first line's best (paired)": best_table(cells),
         "Less the model that the arm started from (paired)": baseline_table(cells),
-        "Where the figures come from (`winnow lineage` goes on)": origins_table(cells),
+        "Where the figures come from (winnow lineage goes on from there)": origins_table(cells),
     }
     lists = {"Best at an edge of the grid": edges(cells), "Failed": [f for cell in cells for f in cell.failures]}
     if picture is not None:
