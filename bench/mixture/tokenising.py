@@ -60,12 +60,12 @@ def _bare(tokenizer: Path, shards: Sequence[Path]) -> Callable[[], Encoded]:
 def _winnow(tokenizer: Path, shards: Sequence[Path]) -> Callable[[], Encoded]:
     from dataproc.recipe.views import Slice
     from dataproc.stage import Draft
-    from dataproc.tokenize import _encoder, tokenize
+    from dataproc.tokenize import _load, tokenize
     from dataproc.workers import Serial
 
     size = sum(pq.read_table(shard, columns=["text"]).nbytes for shard in shards)
     texts = pq.read_table(shards[0], columns=["text"])["text"][:WARM].to_pylist()
-    _encoder(tokenizer).encode_batch_fast(texts, add_special_tokens=False)
+    _load(tokenizer).encoder.encode_batch_fast(texts, add_special_tokens=False)
 
     def run() -> Encoded:
         with tempfile.TemporaryDirectory() as scratch:

@@ -6,7 +6,7 @@ A prompt and its answer are encoded apart, so the tokens of the prompt are those
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,6 @@ from tokenizers import Tokenizer
 
 from dataproc.templates import LONG_PROMPT, Piece, Template, render
 from dataproc.turns import dialogues
-from manifest.indexed import ShardWriter
 
 BATCH_CHARACTERS = 4_000_000
 NOTHING = "(?!)"
@@ -97,27 +96,23 @@ class Encoder:
                     yield (part if token is None else token), learned
 
 
-def write(table: pa.Table, encoder: Encoder, writer: ShardWriter) -> Counts:
-    """Writes documents (id, text, and what of it is an answer), in the order of the rows."""
-    counts = Counts()
-    for ids, documents in _batches(table, encoder.template):
-        for identifier, (tokens, learned) in zip(ids, encoder.encode(documents), strict=True):
-            writer.add(identifier, tokens, learned)
-            counts = counts.with_document(learned)
-    return counts
+def encoded(documents: Iterable[pa.RecordBatch], encoder: Encoder) -> Iterator[tuple[list[str], list[Masked]]]:
+    """Documents (id, text, and what of it is an answer), some at a time: their ids, and the tokens of each."""
+    for ids, pieces in _batches(documents, encoder.template):
+        yield ids, list(encoder.encode(pieces))
 
 
-def _batches(table: pa.Table, template: Template) -> Iterator[tuple[list[str], list[list[Piece]]]]:
+def _batches(documents: Iterable[pa.RecordBatch], template: Template) -> Iterator[tuple[list[str], list[list[Piece]]]]:
     ids: list[str] = []
-    documents: list[list[Piece]] = []
+    pieces: list[list[Piece]] = []
     size = 0
-    for batch in table.to_batches(max_chunksize=256):
+    for batch in documents:
         for identifier, turns in zip(batch["id"].to_pylist(), dialogues(batch), strict=True):
             ids.append(identifier)
-            documents.append(list(render(template, turns)))
-            size += sum(len(piece.text) for piece in documents[-1])
+            pieces.append(list(render(template, turns)))
+            size += sum(len(piece.text) for piece in pieces[-1])
             if size >= BATCH_CHARACTERS:
-                yield ids, documents
-                ids, documents, size = [], [], 0
+                yield ids, pieces
+                ids, pieces, size = [], [], 0
     if ids:
-        yield ids, documents
+        yield ids, pieces

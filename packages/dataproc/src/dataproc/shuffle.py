@@ -29,7 +29,9 @@ def write_partitions(path: Path, table: pa.Table, partition: npt.NDArray[np.inte
     empty = pa.RecordBatch.from_pylist([], schema=table.schema)
 
     def piece(first: int, end: int) -> pa.RecordBatch:
-        return rows.take(pa.array(order[first:end])).to_batches()[0] if first < end else empty
+        if first == end:
+            return empty
+        return (rows if end - first == len(rows) else rows.take(pa.array(order[first:end]))).to_batches()[0]
 
     write_batches(path, table.schema, itertools.starmap(piece, itertools.pairwise(ends)))
 
