@@ -149,6 +149,8 @@ class Engine:
         self._deepspeed, _, _, _ = deepspeed.initialize(
             model=decoder, optimizer=adamw(groups, optimizer), config=self._config(decoder, settings, optimizer.clip)
         )
+        if self.stage == 0 and self.world == 1:  # it would copy all gradients to sum them with nobody's
+            self._deepspeed.enable_backward_allreduce = False
         self._state = State(self._deepspeed, self.stage, masters)
         for name, value in begun.items():
             self.scatter(name, value)
