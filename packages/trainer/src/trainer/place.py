@@ -41,6 +41,9 @@ def process_environment() -> dict[str, str]:
         # glibc gives large buffers back to the system and takes them again in every step; keeping them is 15 % faster.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 33),
+        # Torch asks for huge pages where the system gives them to those who ask: 10 to 20 % faster, for memory that is
+        # aligned to 2 MB.
+        "THP_MEM_ALLOC_ENABLE": os.environ.get("THP_MEM_ALLOC_ENABLE", "1"),
     }
 
 
