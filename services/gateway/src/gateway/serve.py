@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="start the service; ^C ends it",
-        description="Starts the service. Each flag may stand in the environment as WINNOW_<FLAG>, --raw-root as "
-        "WINNOW_RAW_ROOTS with commas between; the token of a Ray cluster stands only there, as WINNOW_RAY_TOKEN.",
+        description="Starts the service. Each flag may stand in the environment as WINNOW_<FLAG>, several roots with "
+        "commas between; the token of a Ray cluster stands only there, as WINNOW_RAY_TOKEN.",
         epilog="example: gateway serve --home winnow --raw-root raw",
     )
     _settings_flags(serve)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.address import LOOPBACK, PORT
@@ -17,12 +17,14 @@ from gateway.address import LOOPBACK, PORT
 class Settings(BaseSettings):
     """Everything that can be configured. Times are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="WINNOW_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="WINNOW_", frozen=True, extra="ignore", populate_by_name=True)
 
     home: Path = Field(Path("winnow"), description="Where the ledger, the store and the jobs' files lie.")
     store: str = Field("", description="The store (default: <home>/store); a directory that all workers see, or s3://…")
     raw_roots: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Directories or URIs under which raw files may lie (default: <home>/raw)."
+        (),
+        description="Directories or URIs under which raw files may lie (default: <home>/raw).",
+        validation_alias=AliasChoices("WINNOW_RAW_ROOTS", "WINNOW_RAW_ROOT"),
     )
     database: str = Field("", description="SQLAlchemy URL of the ledger (default: SQLite in <home>/ledger.db).")
     host: str = "127.0.0.1"
