@@ -20,7 +20,7 @@ SHOWN = 8
 
 
 def chosen(batch: pa.RecordBatch, stream: Slice) -> pa.RecordBatch:
-    """The rows of a batch (id, meta, …) that a stream takes."""
+    """The rows of a batch (id; meta, where the stream goes by it) that a stream takes."""
     if stream.part is not None:
         keys = np.array([hash64(i) for i in batch["id"].to_pylist()], np.uint64)
         batch = batch.filter(pa.array(_in_part(keys, stream.part)))

@@ -181,11 +181,14 @@ def _in_order(table: pa.Table) -> Iterator[pa.RecordBatch]:
 def _encoded(shard: Path, encoding: _Encoding) -> Iterator[pa.RecordBatch]:
     """The documents of a shard that the stream takes, in the order of the shard."""
     more = [name for name in documents_schema(shard).names if name not in DOCUMENTS.names]
-    documents = (chosen(batch, encoding.stream) for batch in batches(shard, ["id", "text", "meta", *more]))
+    columns = ["id", "text", *(["meta"] if encoding.stream.where else []), *more]
+    documents = (chosen(batch, encoding.stream) for batch in batches(shard, columns))
     encoder, end, dtype = encoding.loaded
     if encoding.template is None:
         for ids, encodings in _plainly(documents, encoder):
-            tokens = [[*found.ids, end] for found in encodings]
+            tokens = [found.ids for found in encodings]  # new lists
+            for of_document in tokens:
+                of_document.append(end)
             yield _batch(ids, [_joined(tokens, dtype)])
     else:
         for ids, masked in answers.encoded(documents, answers.Encoder(encoder, encoding.template, end)):
