@@ -17,8 +17,7 @@ import psycopg
 import pytest
 from fastapi.testclient import TestClient
 from processes import Processes, make_dispatcher
-from served import Served
-from work_fixtures import write_raw
+from served import Served, serving
 
 from gateway.app import create_app
 from gateway.jobs.dispatch import Dispatcher
@@ -158,7 +157,5 @@ def module_http() -> Iterator[Callable[[Path, Database, Dispatcher], TestClient]
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     """The service, where nothing is carried out until somebody works (`served.working`)."""
-    write_raw(tmp_path / "raw")
-    started = Served(tmp_path)
-    yield started
-    started.close()
+    with serving(tmp_path) as started:
+        yield started

@@ -6,11 +6,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import uvicorn
 from processes import Processes, make_dispatcher
+from work_fixtures import write_raw
 
 from gateway.app import create_app
 from gateway.ledger.database import open_database
@@ -54,6 +55,14 @@ class Served:
         self.stop()
         self.processes.close()
         self.database.close()
+
+
+@contextmanager
+def serving(home: Path, *, keys: bool = False) -> Iterator[Served]:
+    """The service over raw files in <home>/raw."""
+    write_raw(home / "raw")
+    with closing(Served(home, keys=keys)) as served:
+        yield served
 
 
 @contextmanager

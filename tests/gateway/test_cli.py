@@ -20,9 +20,9 @@ import pytest
 import yaml
 from rich.cells import cell_len
 from rich.console import Console
-from served import Served, working
+from served import Served, serving, working
 from tests.commands import Ended, ended
-from work_fixtures import data_recipe, write_raw
+from work_fixtures import data_recipe
 
 from gateway.cli import main
 from gateway.client import Client
@@ -48,20 +48,15 @@ BUILD = Build(id="build-0654f0c2a31b7e9a01", name="tiny", state="queued", create
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The service with its queue at work, over raw files; recipe.yaml beside them."""
     home = tmp_path_factory.mktemp("cli")
-    write_raw(home / "raw")
-    started = Served(home)
-    with working(started):
+    with serving(home) as started, working(started):
         yield started
-    started.close()
 
 
 @pytest.fixture
 def idle(tmp_path: Path) -> Iterator[Served]:
     """The service, where nothing is carried out."""
-    write_raw(tmp_path / "raw")
-    started = Served(tmp_path)
-    yield started
-    started.close()
+    with serving(tmp_path) as started:
+        yield started
 
 
 def start(served: Served, *words: object, **more: Any) -> subprocess.Popen[str]:

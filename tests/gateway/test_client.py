@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,8 +15,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from served import Served, working
-from work_fixtures import data_recipe, write_raw
+from served import Served, serving, working
+from work_fixtures import data_recipe
 
 from gateway import client as client_module
 from gateway.client import Client
@@ -335,8 +334,7 @@ def test_control_characters_are_spelt_out() -> None:
 
 def test_a_revoked_key_ends_an_open_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes_events, "CHECK_S", 0.2)
-    write_raw(tmp_path / "raw")
-    with closing(Served(tmp_path, keys=True)) as served:
+    with serving(tmp_path, keys=True) as served:
         with served.database.write() as session:
             key = keys.add(session, 0.0, "tester", ["admin"])
         with Client(served.url, key) as client:

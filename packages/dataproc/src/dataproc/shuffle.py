@@ -31,7 +31,8 @@ def write_partitions(path: Path, table: pa.Table, partition: npt.NDArray[np.inte
     def piece(first: int, end: int) -> pa.RecordBatch:
         if first == end:
             return empty
-        return (rows if end - first == len(rows) else rows.take(pa.array(order[first:end]))).to_batches()[0]
+        (batch,) = (rows if end - first == len(rows) else rows.take(pa.array(order[first:end]))).to_batches()
+        return batch
 
     write_batches(path, table.schema, itertools.starmap(piece, itertools.pairwise(ends)))
 

@@ -3,8 +3,8 @@
 in:  deduped/<source>, tokenizers/<name>
 out: tokens/<source>: shards `tokens-*` (.bin, .idx, .ids, and .mask where a source has answers; see manifest.indexed)
 
-Shards hold ranges of the id hash. Documents are encoded as they come, for neighbours have words in common; what is
-exchanged by the hash, and sorted, are their tokens.
+Shards hold ranges of the id hash. Documents are encoded as they come; what is exchanged by the hash, and sorted, are
+their tokens: half the bytes of their texts.
 """
 
 from __future__ import annotations
@@ -48,8 +48,6 @@ ROWS = 256
 """So many documents at a time become strings of Python, and their tokens are put in order."""
 SUFFIXES = (".bin", ".idx", ".ids")
 MASK = ".mask"
-
-
 ENCODED = pa.schema([("id", pa.string()), ("key", pa.uint64()), ("tokens", pa.large_binary())])
 MASKED = ENCODED.append(pa.field("learned", pa.large_binary()))
 """Documents as they are exchanged. key: the hash of the id. tokens: as bytes of the stream's dtype; learned: a byte for
@@ -96,7 +94,7 @@ def tokenize(
             gather,
             partitions=partitions,
             result=Tokenized,
-            scratch=draft.scratch,
+            scratch=draft.scratch / "encoded",
             label="tokens",
         )
     done = [shard for shard in done if shard.documents]
@@ -136,7 +134,7 @@ def _load(tokenizer: Path) -> _Loaded:
 
 def _encode_and_gather(shard: Path, *, encoding: _Encoding, gather: Callable[[int, Scattered], Tokenized]) -> Tokenized:
     """One task: a shard of documents that is all of its stream."""
-    return gather(0, (batch for batch in _encoded(shard, encoding) if batch.num_rows))
+    return gather(0, _encoded(shard, encoding))
 
 
 def _scatter(shard: Path, file: Path, *, encoding: _Encoding, partitions: int) -> None:
