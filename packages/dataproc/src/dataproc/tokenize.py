@@ -4,7 +4,7 @@ in:  deduped/<source>, tokenizers/<name>
 out: tokens/<source>: shards `tokens-*` (.bin, .idx, .ids, and .mask where a source has answers; see manifest.indexed)
 
 Shards hold ranges of the id hash. Documents are encoded as they come; what is exchanged by the hash, and sorted, are
-their tokens: half the bytes of their texts.
+their tokens: in 16 bits half the bytes of their texts.
 """
 
 from __future__ import annotations
