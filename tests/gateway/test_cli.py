@@ -130,8 +130,10 @@ def test_a_build_that_its_data_refuse_exits_with_2_and_says_why(served: Served) 
 
 def test_a_submission_prints_the_id(idle: Served) -> None:
     file = recipe_file(idle)
-    done = run(idle, "submit", "build", file, "--raw", "raw")
+    done = run(idle, "submit", "build", file, "--raw", "raw", "--label", "of today")
     assert (done.returncode, done.stderr) == (0, f"{done.stdout.strip()}: queued\n")
+    assert "(of today)" in run(idle, "ls", "builds").stdout
+    assert "(of today)" in run(idle, "show", done.stdout.strip()).stdout
     again = run(idle, "submit", "build", file, "--raw", "raw")
     assert again.stdout == done.stdout
     assert again.stderr == f"the same build as {done.stdout.strip()}, which is queued\n"

@@ -64,6 +64,14 @@ def test_a_build_is_made_once_however_often_it_is_asked_for(client: TestClient, 
     assert ask(client, raw, "other").json()["id"] != build["id"]
 
 
+def test_a_label_changes_nothing_but_what_is_shown(client: TestClient, raw: Path) -> None:
+    body = {"recipe": data_recipe(), "raw": str(raw)}
+    first, second = (client.post("/v1/builds", json=body | {"label": label}) for label in ("mine", "yours"))
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert second.json()["id"] == first.json()["id"]
+    assert second.json()["request"]["label"] == "mine"
+
+
 def test_other_raw_files_are_another_build(client: TestClient, raw: Path) -> None:
     first = ask(client, raw).json()
     (raw / "a" / "1.jsonl").write_text('{"text": "more of it"}\n')
@@ -143,6 +151,8 @@ def test_a_tokenizer_may_lie_in_the_services_own_store(client: TestClient, raw: 
         ({"recipe": data_recipe(), "raw": "file:///etc"}, "/raw"),
         ({"recipe": data_recipe(), "raw": "a\x00b"}, "/raw"),
         ({"recipe": {"a~b/c": 1}, "raw": "."}, "/recipe/a~0b~1c"),
+        ({"recipe": data_recipe(), "raw": ".", "label": ""}, "/label"),
+        ({"recipe": data_recipe(), "raw": ".", "label": "two\nlines"}, "/label"),
     ],
 )
 def test_what_is_wrong_in_a_request_is_told_by_its_pointer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from study_fixtures import PEAK, study_file
 from work_fixtures import write_raw
 
 from gateway import cli
+from gateway.client import Client
 from manifest.lineage import lineage, nodes
 
 
@@ -41,6 +43,9 @@ def test_a_study_is_carried_out_and_the_same_command_finds_it_done(
     out, err = capsys.readouterr()
     assert out == f"{served.home / 'out' / 'study.md'}\n"
     assert "study.md: 2 of 4 arms" in err  # after the first seed
+    with Client(served.url) as client:
+        told = {entry.request.label for kind in ("run", "report") for entry in client.list(kind, None, 99)}  # type: ignore[arg-type]
+    assert told == {f"peak {peak}, seed {seed}" for peak in ("0.01", "0.001") for seed in (0, 1)}
     text = (served.home / "out" / "study.md").read_text()
     assert text.count("★") == 2  # the note, and one best
     made = json.loads((served.home / "out" / "study.json").read_text())
@@ -135,10 +140,13 @@ def test_a_study_that_was_interrupted_goes_on_with_the_same_command(
     with working(served):
         asked = subprocess.Popen([*command, "--server", served.url], stderr=subprocess.PIPE, text=True)
         assert asked.stderr is not None
+        told = []
         for line in asked.stderr:
+            told.append(line)
             if line.startswith("runs: 2, 0 of them"):
                 asked.send_signal(signal.SIGINT)
         assert asked.wait() == 130
+        assert re.search(rf"2 runs go on.* `winnow cancel run-\S+ run-\S+ --server={served.url}` ends", "".join(told))
         assert run(served, file) == 0, capsys.readouterr().err
     made = json.loads((served.home / "out" / "study.json").read_text())
     assert [cell["seeds"] for cell in made["cells"]] == [[0], [0]]

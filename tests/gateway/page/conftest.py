@@ -33,16 +33,17 @@ class Ledger:
     def client(self) -> TestClient:
         return TestClient(create_app(self.service), base_url="http://localhost:8787", follow_redirects=False)
 
-    def ask(self, kind: Kind = "build", name: str = "tiny", **resolved: Any) -> str:
-        """A queued entry; its id."""
+    def ask(self, kind: Kind = "build", name: str = "tiny", label: str | None = None, **resolved: Any) -> str:
+        """A queued entry; its id. Entries differ by kind, name and label."""
         request: dict[str, Any] = {"recipe": data_recipe(name), "raw": "/raw"}
         if kind == "run":
             request = {"recipe": {"name": name}, "mixture": "mixtures/demo-1"}
         if kind == "report":
             request = {"recipe": {"name": name}, "checkpoint": "runs/demo/checkpoints/1"}
+        request["label"] = label
         with self.service.database.write() as session:
             now = self.service.database.now(session)
-            key = f"{kind} {name}"[:64]
+            key = f"{kind} {label} {name}"[:64]
             return entries.submit(session, now, New(kind, name, key, request, resolved, 1, "ada"))[0].id
 
     def change(self, entry_id: str, *states: State, note: str | None = None, **fields: Any) -> None:

@@ -62,9 +62,21 @@ def test_every_kind_has_its_table_and_its_pages(ledger: Ledger) -> None:
         assert client.get(place).status_code == 200
 
 
+def test_entries_of_one_recipe_are_told_apart_by_their_labels(ledger: Ledger) -> None:
+    first, second = (ledger.ask("run", "grid", f"peak {peak}, seed 0", path="runs/grid") for peak in (0.001, 0.003))
+    ledger.begin(first, 25)
+    client = ledger.client()
+    for place in ("/", "/runs", "/page/now"):
+        shown = text_of(client.get(place).text)
+        assert "grid peak 0.001, seed 0" in shown
+        assert "grid peak 0.003, seed 0" in shown
+    assert "Cancel run grid, peak 0.003, seed 0" in client.get("/page/now").text
+    assert "peak 0.003, seed 0" in client.get(f"/runs/{second}").text
+
+
 @pytest.mark.parametrize("path", ["/", "/builds", "/builds/{id}", "/page/now", "/page/builds/{id}"])
 def test_what_users_and_their_work_say_is_text_and_nothing_else(ledger: Ledger, path: str) -> None:
-    build = ledger.ask(name=HOSTILE)
+    build = ledger.ask(name=HOSTILE, label=HOSTILE.replace("\x1b", ""))
     ledger.begin(build)
     ledger.write_log(build, HOSTILE + "\n")
     error = {"pointer": f"/recipe/{HOSTILE}", "detail": HOSTILE}

@@ -118,6 +118,7 @@ def _study_parser(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _submit_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="one CPU (or GPU) each (default: 1)")
+    parser.add_argument("--label", metavar="TEXT", help="what lists call it beside the recipe's name")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--watch", action="store_true", help="wait for the end; print the result's path in the store")
     what.add_argument("--dry-run", action="store_true", help="only say what it would do")

@@ -37,6 +37,14 @@ Reference = Annotated[
     ),
 ]
 Tokens = Annotated[int, Field(gt=0, le=10**15)]
+Label = (
+    Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$"),
+        Field(description="What the caller calls it, to tell it from others of the same recipe. It changes nothing."),
+    ]
+    | None
+)
 
 
 class Message(BaseModel):
@@ -60,6 +68,7 @@ class BuildRequest(Message):
         min_length=1, max_length=2000, description="A directory or URI under a configured root; or a path in the root."
     )
     options: BuildOptions = BuildOptions()
+    label: Label = None
 
 
 class RunRequest(Message):
@@ -77,6 +86,7 @@ class RunRequest(Message):
     seed: int | None = Field(None, ge=0, lt=2**63, description="Of initialisation and order (default: the mixture's).")
     workers: Workers = 1
     group: Annotated[str, StringConstraints(pattern=NAME, max_length=100)] | None = None
+    label: Label = None
 
 
 class ReportRequest(Message):
@@ -89,6 +99,7 @@ class ReportRequest(Message):
     compare_to: Reference | None = None
     heldout: Reference | None = None
     workers: Workers = 1
+    label: Label = None
 
 
 class Result(Message):

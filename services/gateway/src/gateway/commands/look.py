@@ -85,7 +85,12 @@ def print_entries(entries: list[AnyEntry]) -> None:
 
 def entry_row(entry: AnyEntry) -> tuple[str, ...]:
     """The cells of ENTRY_COLUMNS."""
-    return entry.id, entry.name, state_of(entry), _how_far(entry), age(entry.created)
+    return entry.id, _title(entry), state_of(entry), _how_far(entry), age(entry.created)
+
+
+def _title(entry: AnyEntry) -> str:
+    label = entry.request.label
+    return entry.name if label is None else f"{entry.name} ({label})"
 
 
 def _how_far(entry: AnyEntry) -> str:
@@ -117,7 +122,7 @@ def show(arguments: argparse.Namespace) -> None:
 
 def entry_lines(entry: AnyEntry) -> Iterator[str]:
     """All that is known of an entry, for a person."""
-    yield f"{entry.id}  {entry.name}  {state_of(entry)}"
+    yield f"{entry.id}  {_title(entry)}  {state_of(entry)}"
     yield from _facts(
         {
             "progress": progress_line(entry.progress) if entry.state not in ENDED else "",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from dataproc.recipe.reading import parse_yaml
-from gateway.commands.connection import connected
+from gateway.commands.connection import again, connected
 from gateway.commands.screen import count, result, say
 from gateway.commands.submit import place_of
 from gateway.study.arms import Outcome, Place, carry_out
@@ -50,9 +51,8 @@ def _carried_out(found: Study, arguments: argparse.Namespace) -> tuple[list[Outc
     outcomes: list[Outcome] = []
     documents: dict[str, Documents] = {}
     with connected(arguments) as client:
-        for outcomes in carry_out(
-            found, Place(client, place_of(arguments.raw), arguments.workers, arguments.retry, say)
-        ):
+        raw, command = place_of(arguments.raw), partial(again, arguments)
+        for outcomes in carry_out(found, Place(client, raw, arguments.workers, arguments.retry, say, command)):
             asked = [report.id for o in outcomes for report in (o.report, o.baseline) if report is not None]
             documents |= {report: read_documents(client, report) for report in asked if report not in documents}
             path = write_pages(found.recipe, cells_of(found.recipe, outcomes, documents), out)

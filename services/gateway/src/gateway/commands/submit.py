@@ -41,7 +41,12 @@ REFERENCES = frozenset({"mixture", "checkpoint", "compare_to", "heldout"})
 def submit_build(arguments: argparse.Namespace) -> None:
     """The body of `winnow submit build`."""
     options = {"workers": arguments.workers, "until": arguments.until}
-    fields = {"recipe": read_data_recipe(arguments.recipe), "raw": place_of(arguments.raw), "options": _given(options)}
+    fields = {
+        "recipe": read_data_recipe(arguments.recipe),
+        "raw": place_of(arguments.raw),
+        "options": _given(options),
+        "label": arguments.label,
+    }
     _submit(arguments, _request(BuildRequest, fields))
 
 
@@ -56,6 +61,7 @@ def submit_run(arguments: argparse.Namespace) -> None:
         "seed": arguments.seed,
         "workers": arguments.workers,
         "group": arguments.group,
+        "label": arguments.label,
     }
     _submit(arguments, _request(RunRequest, fields))
 
@@ -68,6 +74,7 @@ def submit_report(arguments: argparse.Namespace) -> None:
         "compare_to": arguments.compare_to,
         "heldout": arguments.heldout,
         "workers": arguments.workers,
+        "label": arguments.label,
     }
     _submit(arguments, _request(ReportRequest, fields))
 

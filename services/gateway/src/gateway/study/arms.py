@@ -6,6 +6,7 @@ Nothing is kept here: the service knows a request that it has had, so the same s
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,13 +33,17 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study is done. retry: queue again what failed or was cancelled; else it is told, and left."""
+    """Where a study is done. retry: queue again what failed or was cancelled; else it is told, and left.
+
+    command: `winnow` with these words, over the same service, to be typed.
+    """
 
     client: Client
     raw: str
     workers: int = 1
     retry: bool = False
     say: Say = print
+    command: Callable[..., str] = lambda *words: shlex.join(["winnow", *words])
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,9 @@ def _of_seed(
     runs = _all(place, [_run(study, arm, mixtures[_key(arm)]) for arm, _ in planned], "runs")
     done = [run.state == "succeeded" for run in runs]
     asked = [
-        ReportRequest(recipe=dict(study.eval), checkpoint=run.id) for run, ok in zip(runs, done, strict=True) if ok
+        ReportRequest(recipe=dict(study.eval), checkpoint=run.id, label=arm.name)
+        for (arm, _), run, ok in zip(planned, runs, done, strict=True)
+        if ok
     ]
     reports = iter(_all(place, asked, "reports"))
     for (arm, count), run, ok in zip(planned, runs, done, strict=True):
@@ -117,7 +124,8 @@ def score_baselines(study: Study, mixtures: Mapping[str, str], place: Place) -> 
         return {}
     started = list(dict.fromkeys(map(_started, study.arms)))
     asked = [
-        ReportRequest(recipe=dict(study.eval), checkpoint=model, heldout=mixtures[data]) for model, data in started
+        ReportRequest(recipe=dict(study.eval), checkpoint=model, heldout=mixtures[data], label=f"baseline {model}")
+        for model, data in started
     ]
     reports: dict[Started, Report] = {}
     for key, report in zip(started, _all(place, asked, "reports of the baseline"), strict=True):
@@ -173,25 +181,39 @@ def _run(study: Study, arm: Arm, mixture: str) -> RunRequest:
         sizes=None if study.sizes is None else dict(study.sizes),
         tokens=study.recipe.tokens,
         seed=arm.seed,
+        label=arm.name,
     )
 
 
 def _all(place: Place, requests: Sequence[Submission], what: str) -> list[Entry]:
-    """The entries of requests when all have ended, in the order of the requests."""
+    """The entries of requests when all have ended, in the order of the requests. Ctrl-C leaves them to the service."""
     entries: list[Entry] = [_ask(place, request) for request in requests]
-    known = sum(entry.state in ENDED for entry in entries)
-    place.say(f"{what}: {len(entries)}, {known} of them ended before")
+    place.say(f"{what}: {len(entries)}, {_ended(entries)} of them ended before")
+    try:
+        _wait(place, entries, what)
+    except KeyboardInterrupt:
+        left = [entry.id for entry in entries if entry.state not in ENDED]
+        place.say(
+            f"no longer waited for; {len(left)} {what} go on, and the same command takes them up again. "
+            f"`{place.command('cancel', *left)}` ends them"
+        )
+        raise
+    return entries
+
+
+def _wait(place: Place, entries: list[Entry], what: str) -> None:
+    """Keeps `entries` as the service has them until all have ended."""
+    known = _ended(entries)
     start = said_at = time.monotonic()
     while any(entry.state not in ENDED for entry in entries):
         before = _ended(entries)
         time.sleep(POLL_S + PER_ENTRY_S * (len(entries) - before))
-        entries = [entry if entry.state in ENDED else place.client.get(entry.id) for entry in entries]
+        entries[:] = [entry if entry.state in ENDED else place.client.get(entry.id) for entry in entries]
         after, now = _ended(entries), time.monotonic()
         if after > before or now - said_at > PLAIN_EVERY_S:
             said_at = now
             left = "" if after == known else f", {span((now - start) / (after - known) * (len(entries) - after))} left"
             place.say(f"{what}: {after}/{len(entries)}{left}")
-    return entries
 
 
 def _ended(entries: Iterable[Entry]) -> int:
