@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from trainer import loss
 from trainer.loss import window_losses
 from trainer.model.norm import RMSNorm
 from trainer.model.positions import rotary_tables, rotate
@@ -42,11 +43,17 @@ def test_the_gradient_of_a_rotation_is_that_of_its_formula(rotary_dims: int) -> 
     torch.testing.assert_close(gradients(found, x), gradients(expected, x))
 
 
+@pytest.mark.parametrize("at_once", [1, 40, 1000])  # a row in a block, some, all
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_loss_and_its_gradient_are_those_of_the_cross_entropy(dtype: torch.dtype) -> None:
+def test_the_loss_and_its_gradient_are_those_of_the_cross_entropy(
+    dtype: torch.dtype, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(loss.BLOCK_NUMBERS, "cpu", at_once)
     logits, targets = (3 * random(2, 5, 11)).to(dtype).requires_grad_(), torch.arange(10).view(2, 5)
     weights = torch.tensor([[1.0, 0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0, 0.0]])
     each = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view(2, 5)
     expected, found = (each * weights).sum(dim=1), window_losses(logits, targets, weights)
     torch.testing.assert_close(found, expected)
+    alike = [torch.autograd.grad(losses.sum(), logits, retain_graph=True)[0] for losses in (found, expected)]
+    torch.testing.assert_close(*alike)  # a sum has the gradient as it was made
     torch.testing.assert_close(gradients(found, logits), gradients(expected, logits))

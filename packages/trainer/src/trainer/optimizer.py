@@ -56,6 +56,11 @@ class AdamW(torch.optim.AdamW):
 
     held = False
     hold: Callable[[], bool] | None = None
+    grad_scale: torch.Tensor | None = None  # what torch's fused step divides gradients by as it reads them
+
+    def clip(self, norm: float, most: float) -> None:
+        """Has the next step take gradients of this norm as if it were `most`, where it is more."""
+        self.grad_scale = torch.tensor((norm + 1e-6) / most) if norm + 1e-6 > most else None
 
     def step(self, closure: Any = None) -> Any:
         """A step, unless it is held."""

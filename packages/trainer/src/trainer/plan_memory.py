@@ -119,9 +119,9 @@ def layer_values(shape: Shape) -> int:
 def activation_bytes(shape: Shape, phase: PhaseRecipe, engine: EngineRecipe) -> int:
     """Bytes of the activations of one micro-batch, as an estimate.
 
-    All layers' values, or their inputs and one layer's values where activations are computed again; twice the logits
-    (they, and in fp32 their logarithms, where their gradient is made); ALiBi's bias, heads · T² and once per window
-    where documents do not see each other.
+    All layers' values, or their inputs and one layer's values where activations are computed again; the logits and
+    their gradient, which is made along with the loss; ALiBi's bias, heads · T² and once per window where documents do
+    not see each other.
     """
     windows = max(1, engine.micro_batch_tokens // phase.seq_len)
     layers = (
@@ -130,7 +130,7 @@ def activation_bytes(shape: Shape, phase: PhaseRecipe, engine: EngineRecipe) -> 
         else shape.layers * layer_values(shape)
     )
     each = 2 if _half(engine.precision) and engine.zero else 4
-    per_token = (layers + 2 * shape.width) * each + 2 * shape.padded_vocab * 4
+    per_token = (layers + 2 * shape.width + 2 * shape.padded_vocab) * each
     bias = 0
     if shape.architecture.position == "alibi":
         bias = shape.heads * phase.seq_len**2 * (1 if phase.packing == "concat" else windows)

@@ -137,6 +137,7 @@ class Engine:
         self.stage, self._micro_batch_tokens = settings.zero, settings.micro_batch_tokens
         self.precision = _resolved(settings)
         self._weight_decay = self._usual_decay = optimizer.weight_decay
+        self._clip = optimizer.clip
         groups = parameter_groups(decoder, decoder.shape, optimizer)
         self._hyperparameters = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in groups]
         # DeepSpeed rounds the weights to 16 bits, and makes its masters of what is left of them.
@@ -160,7 +161,7 @@ class Engine:
         return {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
-            "gradient_clipping": clip,
+            "gradient_clipping": clip if self.stage else 0.0,
             "steps_per_print": 10**9,
             "zero_optimization": {
                 "stage": self.stage,
@@ -208,8 +209,10 @@ class Engine:
         ranks.
         """
         inner, zero = self._state.inner, self._deepspeed.optimizer
-        # At stage 0 DeepSpeed reports no norm; the reduced gradients are there until its step.
+        # At stage 0 DeepSpeed reports no norm; the reduced gradients are there until its step, which clips them.
         plain = self._state.gradient_norm() if self.stage == 0 else None
+        if plain is not None:
+            inner.clip(plain, self._clip)
         # At the others it knows the norm by the time it calls AdamW, and not before.
         inner.hold = lambda: holds(float(zero._global_grad_norm) if plain is None else plain)
         self._deepspeed.step()
@@ -222,10 +225,11 @@ class Engine:
         inputs = [tokens_BT[:, :-1]]
         if batch.documents is not None:
             inputs.append(torch.from_numpy(batch.documents[rows]).to(self.device)[:, :-1])
-        loss_B = window_losses(self._deepspeed(*inputs), tokens_BT[:, 1:], weights_BT)
         # DeepSpeed averages gradients over ranks; times `world` makes that the sum of every rank's part.
-        self._deepspeed.backward(loss_B.sum() * (self.world / targets))
-        return loss_B.detach()
+        share = self.world / targets
+        loss_B = window_losses(self._deepspeed(*inputs), tokens_BT[:, 1:], weights_BT * share)
+        self._deepspeed.backward(loss_B.sum())
+        return loss_B.detach() / share
 
     def rates(self) -> dict[str, float]:
         """The learning rate of each group in the last step."""
