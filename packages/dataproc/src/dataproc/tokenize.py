@@ -27,6 +27,7 @@ from tokenizers import Encoding, Tokenizer
 
 from dataproc import answers
 from dataproc.documents import DOCUMENTS, batches, documents_schema, file_shard
+from dataproc.lean import keep_freed_memory
 from dataproc.recipe.views import Slice
 from dataproc.shuffle import Scattered, write_partitions
 from dataproc.slices import chosen
@@ -127,6 +128,7 @@ class _Loaded(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _load(tokenizer: Path) -> _Loaded:
+    keep_freed_memory()
     encoder = load(tokenizer)
     encoder.encode_special_tokens = True  # a text that spells out <|endoftext|> does not end there
     return _Loaded(encoder, end_of_text(encoder, declared_end(tokenizer)), token_dtype(size_of(encoder)))
