@@ -48,7 +48,7 @@ def test_the_gradient_of_a_rotation_is_that_of_its_formula(rotary_dims: int) -> 
 def test_the_loss_and_its_gradient_are_those_of_the_cross_entropy(
     dtype: torch.dtype, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(loss.BLOCK_NUMBERS, "cpu", at_once)
+    monkeypatch.setattr(loss, "CPU_BLOCK", at_once)
     logits, targets = (3 * random(2, 5, 11)).to(dtype).requires_grad_(), torch.arange(10).view(2, 5)
     weights = torch.tensor([[1.0, 0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0, 0.0]])
     each = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view(2, 5)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK_NUMBERS = {"cpu": 1 << 18, "cuda": 1 << 27}
+CPU_BLOCK, GPU_BLOCK = 1 << 18, 1 << 27
 """Logits whose exponentials are held at once: what a core's own cache takes, and half a gigabyte."""
 
 
@@ -38,7 +38,7 @@ class _CrossEntropy(torch.autograd.Function):
         losses_N = torch.empty_like(weights_N)
         learns = ctx.needs_input_grad[0]
         grad_NV = torch.empty_like(logits_NV) if learns else None
-        size = max(1, BLOCK_NUMBERS[logits_NV.device.type] // logits_NV.shape[1])
+        size = max(1, (CPU_BLOCK if logits_NV.device.type == "cpu" else GPU_BLOCK) // logits_NV.shape[1])
         for first in range(0, len(logits_NV), size):
             rows = slice(first, first + size)
             targets_R1, weights_R1 = targets_N[rows, None], weights_N[rows, None]
