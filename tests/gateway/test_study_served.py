@@ -15,7 +15,7 @@ from study_fixtures import PEAK, study_file
 from work_fixtures import write_raw
 
 from gateway import cli
-from gateway.client import Client
+from gateway.client import KINDS, Client
 from manifest.lineage import lineage, nodes
 
 
@@ -44,7 +44,7 @@ def test_a_study_is_carried_out_and_the_same_command_finds_it_done(
     assert out == f"{served.home / 'out' / 'study.md'}\n"
     assert "study.md: 2 of 4 arms" in err  # after the first seed
     with Client(served.url) as client:
-        told = {entry.request.label for kind in ("run", "report") for entry in client.list(kind, None, 99)}  # type: ignore[arg-type]
+        told = {entry.request.label for kind in KINDS[1:] for entry in client.list(kind)}
     assert told == {f"peak {peak}, seed {seed}" for peak in ("0.01", "0.001") for seed in (0, 1)}
     text = (served.home / "out" / "study.md").read_text()
     assert text.count("★") == 2  # the note, and one best

@@ -188,7 +188,6 @@ def _run(study: Study, arm: Arm, mixture: str) -> RunRequest:
 def _all(place: Place, requests: Sequence[Submission], what: str) -> list[Entry]:
     """The entries of requests when all have ended, in the order of the requests. Ctrl-C leaves them to the service."""
     entries: list[Entry] = [_ask(place, request) for request in requests]
-    place.say(f"{what}: {len(entries)}, {_ended(entries)} of them ended before")
     try:
         _wait(place, entries, what)
     except KeyboardInterrupt:
@@ -204,6 +203,7 @@ def _all(place: Place, requests: Sequence[Submission], what: str) -> list[Entry]
 def _wait(place: Place, entries: list[Entry], what: str) -> None:
     """Keeps `entries` as the service has them until all have ended."""
     known = _ended(entries)
+    place.say(f"{what}: {len(entries)}, {known} of them ended before")
     start = said_at = time.monotonic()
     while any(entry.state not in ENDED for entry in entries):
         before = _ended(entries)
