@@ -91,7 +91,7 @@ def test_a_browser_sees_what_happens_without_reloading(ledger: Ledger, browser: 
 
 def test_every_page_fits_a_small_screen(ledger: Ledger, browser: Browser) -> None:
     path, paths = ledger.publish_mixture("m" * 90), ["/", "/builds", "/mixtures"]
-    build, run = ledger.ask(name="w" * 150), ledger.ask("run", path="runs/" + "r" * 120)
+    build, run = ledger.ask(name="w" * 150), ledger.ask("run", label="l" * 200, path="runs/" + "r" * 120)
     ledger.begin(build)
     ledger.write_log(build, "x" * 500 + "\n")
     ledger.change(build, "failed", note="n" * 400, failure={"detail": "d" * 400, "input_is_wrong": False, "errors": []})
