@@ -33,7 +33,6 @@ def plot(figures: str, picture: str) -> None:
 
     rows = [row for row in json.loads(Path(figures).read_text())["systems"] if row["runs"]]
     figure, axes = plt.subplots(figsize=(9, 5.5), dpi=130)
-    labels: dict[tuple[int, int], list[str]] = {}
     places: list[tuple[float, float, str, list[str]]] = []
     for row in rows:
         speed = row["corpus"]["text_bytes"] / 1e6 / median(run["cpu_s"] for run in row["runs"])
@@ -43,12 +42,13 @@ def plot(figures: str, picture: str) -> None:
         axes.plot(speed, score["precision"], "^", color=colour)
         axes.plot(speed, score["recall"], "o", color=colour)
         low = min(score["precision"], score["recall"])
-        beside = labels.setdefault((round(10 * math.log2(speed)), round(50 * low)), [])
-        beside.append(row["name"])
-        if len(beside) == 1:  # those that would lie on each other share a label, below
-            places.append((speed, low, colour, beside))
+        beside = next((names for x, y, _, names in places if _is_near(speed, x) and abs(low - y) < 0.02), None)
+        if beside is None:
+            places.append((speed, low, colour, [row["name"]]))
+        else:
+            beside.append(row["name"])  # those that would lie on each other share a label
     for speed, low, colour, names in places:
-        text = " and ".join(names) + " "
+        text = "\n".join(f"{name} " for name in names)
         axes.annotate(text, (speed, low), rotation=35, ha="right", va="top", fontsize=8, color=colour)
     axes.set_xscale("log")
     speeds = [line.get_xdata()[0] for line in axes.get_lines()]
@@ -64,6 +64,10 @@ def plot(figures: str, picture: str) -> None:
     axes.set_title("Near-duplicate removal: word 5-grams, 128 permutations, J ≥ 0.8", fontsize=10)
     figure.tight_layout()
     figure.savefig(picture)
+
+
+def _is_near(speed: float, other: float) -> bool:
+    return abs(math.log2(speed / other)) < 0.15
 
 
 if __name__ == "__main__":
