@@ -30,7 +30,7 @@ class _CrossEntropy(torch.autograd.Function):
     The gradient, weight · (softmax − target), is made along with the loss, a block of rows after the other, while their
     exponentials are in the cache. Whoever sums the losses has it as it is. So logits are read once and their gradient
     is written once, in the precision of the logits, where torch's own keeps the log-probabilities in fp32 in between
-    and goes over such a tensor five times.
+    and makes two more tensors of N · V numbers of them.
     """
 
     @staticmethod

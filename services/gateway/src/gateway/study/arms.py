@@ -6,7 +6,6 @@ Nothing is kept here: the service knows a request that it has had, so the same s
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,10 +39,10 @@ class Place:
 
     client: Client
     raw: str
-    workers: int = 1
-    retry: bool = False
-    say: Say = print
-    command: Callable[..., str] = lambda *words: shlex.join(["winnow", *words])
+    workers: int
+    retry: bool
+    say: Say
+    command: Callable[..., str]
 
 
 @dataclass(frozen=True)
