@@ -15,6 +15,7 @@ from scipy.stats import binom
 from dataproc.dedup.jaccard import SketchBounds, estimate, exact, sketch_bounds
 from dataproc.dedup.pairs import Evidence
 from dataproc.dedup.resident import RESIDENT
+from dataproc.kernels.alike import shared_of
 
 hashes = st.sets(st.integers(0, 30) | st.integers(2**64 - 30, 2**64 - 1), max_size=40)
 
@@ -78,6 +79,16 @@ def test_sets_in_a_mapped_file_share_the_same_while_it_is_given_back(start: int,
             evidence = Evidence(np.zeros((2, 1), np.uint32), hashes, starts, sizes, looked_at)
             shared = -(-len(values) // math.lcm(every_a, every_b))
             assert evidence.jaccard(np.array([[0, 1]])) == [shared / (len(a) + len(b) - shared)]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 300), st.integers(1, 300), st.integers(0, 300), st.integers(0, 700))
+def test_counting_may_end_once_too_few_can_be_shared(only_a: int, both: int, only_b: int, needed: int) -> None:
+    """Sets of some lengths, mixed: the count is right where it is as large as needed, and too small elsewhere."""
+    values = np.random.default_rng([only_a, both, only_b]).permutation(np.arange(only_a + both + only_b, dtype=np.uint64))
+    a, b = np.sort(values[: only_a + both]), np.sort(values[only_a:])
+    found = shared_of(np.concatenate([a, b]), 0, len(a), len(a), len(b), np.zeros(0, np.int64), needed)
+    assert found == both if both >= needed else found < needed
 
 
 def test_what_is_read_of_a_mapped_file_does_not_stay_in_memory(tmp_path: Path) -> None:

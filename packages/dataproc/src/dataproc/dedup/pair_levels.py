@@ -170,7 +170,9 @@ def _look(known: Known, forest_N2: I64, pair: _Pair) -> tuple[int, bool, bool]:
         return 0, True, False
     level = most
     if least < most:
-        shared = shared_of(evidence.hashes, evidence.starts[a], size_a, evidence.starts[b], size_b, evidence.looked_at)
+        needed = int(cuts.thresholds[0] / (1 + cuts.thresholds[0]) * (size_a + size_b))
+        sets = evidence.starts[a], size_a, evidence.starts[b], size_b
+        shared = shared_of(evidence.hashes, *sets, evidence.looked_at, needed)
         level = _levels(cuts, shared / (size_a + size_b - shared))
     insert(forest_N2, pair.x, pair.y, level)
     if pair.kind == FOR_BOTH:

@@ -20,14 +20,14 @@ _madvise = types.ExternalFunction("madvise", types.intc(types.uintp, types.uintp
 
 def shared(a: U64, b: U64) -> int:
     """The size of the intersection of two sets."""
-    return int(_shared(a, 0, len(a), b, 0, len(b)))
+    return int(_shared(a, 0, len(a), b, 0, len(b), 0))
 
 
 def shared_each(hashes: U64, starts: I64, sizes: I64, looked_at: I64, pairs: I64, found: I64) -> int:
     """found[p]: what the sets pairs[2p] and pairs[2p + 1] share."""
     for pair in range(len(found)):
         a, b = pairs[2 * pair], pairs[2 * pair + 1]
-        found[pair] = shared_of(hashes, starts[a], sizes[a], starts[b], sizes[b], looked_at)
+        found[pair] = shared_of(hashes, starts[a], sizes[a], starts[b], sizes[b], looked_at, 0)
     return 0
 
 
@@ -41,17 +41,20 @@ def equal_minima(signatures: U32, permutations: int, a: int, b: int) -> int:
 
 
 @part
-def shared_of(hashes: U64, a: int, size_a: int, b: int, size_b: int, looked_at: I64) -> int:
-    """What hashes[a : a + size_a] and hashes[b : b + size_b] share, a step at a time."""
+def shared_of(hashes: U64, a: int, size_a: int, b: int, size_b: int, looked_at: I64, needed: int) -> int:
+    """What hashes[a : a + size_a] and hashes[b : b + size_b] share, a step at a time. It ends with a smaller number as
+    soon as the sets cannot share as many as are needed any more.
+    """
     end_a, end_b = a + size_a, b + size_b
     total = 0
-    while a < end_a and b < end_b:
+    while a < end_a and b < end_b and total + min(end_a - a, end_b - b) >= needed:
         to_a, to_b = min(a + _STEP, end_a), min(b + _STEP, end_b)
         if hashes[to_a - 1] < hashes[to_b - 1]:
             to_b = _beyond(hashes, b, to_b, hashes[to_a - 1])
         else:
             to_a = _beyond(hashes, a, to_a, hashes[to_b - 1])
-        total += _shared(hashes, a, to_a, hashes, b, to_b)
+        later = min(end_a - to_a, end_b - to_b)
+        total += _shared(hashes, a, to_a, hashes, b, to_b, needed - total - later)
         if len(looked_at):
             looked_at[0] += max(to_a - a, _FAULT) + max(to_b - b, _FAULT)
             if looked_at[0] > RESIDENT:
@@ -74,17 +77,17 @@ def _beyond(hashes: U64, low: int, high: int, value: np.uint64) -> int:
 
 
 @part
-def _shared(a: U64, i: int, end_a: int, b: U64, j: int, end_b: int) -> int:
-    """By merging: eight by eight while there are as many, then one by one. Whichever eight end first are done with.
-    Free of branches, because which they are is a coin's toss.
+def _shared(a: U64, i: int, end_a: int, b: U64, j: int, end_b: int, needed: int) -> int:
+    """By merging: eight by eight while there are as many, then one by one. Whichever eight end first are done with:
+    free of branches, because which they are is a coin's toss. Fewer than are needed may be too few.
     """
     total = 0
-    while i + 8 <= end_a and j + 8 <= end_b:
+    while i + 8 <= end_a and j + 8 <= end_b and total + min(end_a - i, end_b - j) >= needed:
         total += matches(a, i, b, j)
         x, y = a[i + 7], b[j + 7]
         i += 8 * (x <= y)
         j += 8 * (y <= x)
-    while i < end_a and j < end_b:
+    while i < end_a and j < end_b and total + min(end_a - i, end_b - j) >= needed:
         x, y = a[i], b[j]
         total += x == y
         i += x <= y
