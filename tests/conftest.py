@@ -1,9 +1,13 @@
 """What holds for every test."""
 
 import gc
+import os
 
 import pytest
 from hypothesis import settings
+
+# Tests run beside each other. A worker of a run would take all cores, as it should where a user starts it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes is no property: the first one may compile kernels, on a machine that does other things too.
 settings.register_profile("quick", deadline=None, max_examples=40)

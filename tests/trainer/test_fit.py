@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from tests.trainer.conftest import publish_mixture, write_recipe
 
 from manifest.artifact import Opened
 from manifest.checkpoint import Checkpoint
+from manifest.cpus import cores_here
 from manifest.errors import InputError, RecipeError, WrongArtifact
 from manifest.store import LocalStore
 from trainer.cli import _run_name
@@ -47,9 +48,11 @@ class Through:
     final: Checkpoint
 
 
-def start(recipe: Path, mixture: Opened, out: Path, *flags: str) -> subprocess.Popen[str]:
+def start(
+    recipe: Path, mixture: Opened, out: Path, *flags: str, env: Mapping[str, str] = os.environ
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "trainer.cli", "fit", str(recipe), "--mixture", mixture.uri, "--out", str(out)]
-    return subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def finished(process: subprocess.Popen[str], code: int = 0) -> str:
@@ -93,9 +96,7 @@ def through(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> Th
     return Through(recipe, mixture, store.root, record)
 
 
-def test_a_killed_run_ends_as_if_it_had_not_been(through: Through, tmp_path: Path) -> None:
-    out = tmp_path / "killed"
-    process = start(through.recipe, through.mixture, out, "--workers", "local:1")
+def kill_in_the_middle(process: subprocess.Popen[str], out: Path) -> None:
     wait_for(lambda: list(out.glob("runs/*/checkpoints/0000001*")))
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
@@ -103,6 +104,11 @@ def test_a_killed_run_ends_as_if_it_had_not_been(through: Through, tmp_path: Pat
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive, "workers outlived their parent"
     assert not list(out.glob(f"runs/*/checkpoints/{STEPS:08d}")), "killed too late to show anything"
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(through: Through, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    kill_in_the_middle(start(through.recipe, through.mixture, out, "--workers", "local:1"), out)
 
     resumed = published(finished(start(through.recipe, through.mixture, out, "--workers", "local:1")))
     # The same to the bit: these are the digests of all weights and moments.
@@ -113,6 +119,20 @@ def test_a_killed_run_ends_as_if_it_had_not_been(through: Through, tmp_path: Pat
     said, remark = again.communicate(timeout=60)
     assert published(said).id == resumed.id
     assert "already finished" in remark
+
+
+def test_by_default_one_worker_has_all_cores_and_goes_on_to_the_bit(through: Through, tmp_path: Path) -> None:
+    free = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(through.recipe, through.mixture, whole, env=free)
+    said, remarks = process.communicate(timeout=120)
+    undisturbed = published(said)
+    assert f"1 worker here, {cores_here()} thread" in remarks
+
+    kill_in_the_middle(start(through.recipe, through.mixture, killed, env=free), killed)
+    resumed = published(finished(start(through.recipe, through.mixture, killed, env=free)))
+    assert (resumed.weights, resumed.moments) == (undisturbed.weights, undisturbed.moments)
+    assert losses(killed) == losses(whole) == pytest.approx(losses(through.out), rel=1e-5)
 
 
 @pytest.mark.slow

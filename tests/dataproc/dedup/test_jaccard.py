@@ -85,7 +85,8 @@ def test_sets_in_a_mapped_file_share_the_same_while_it_is_given_back(start: int,
 @given(st.integers(0, 300), st.integers(1, 300), st.integers(0, 300), st.integers(0, 700))
 def test_counting_may_end_once_too_few_can_be_shared(only_a: int, both: int, only_b: int, needed: int) -> None:
     """Sets of some lengths, mixed: the count is right where it is as large as needed, and too small elsewhere."""
-    values = np.random.default_rng([only_a, both, only_b]).permutation(np.arange(only_a + both + only_b, dtype=np.uint64))
+    count = only_a + both + only_b
+    values = np.random.default_rng([only_a, both, only_b]).permutation(np.arange(count, dtype=np.uint64))
     a, b = np.sort(values[: only_a + both]), np.sort(values[only_a:])
     found = shared_of(np.concatenate([a, b]), 0, len(a), len(a), len(b), np.zeros(0, np.int64), needed)
     assert found == both if both >= needed else found < needed

@@ -35,6 +35,7 @@ from dataproc.stage import Draft, Made
 from dataproc.templates import Template
 from dataproc.vocab.files import declared_end, end_of_text, load, size_of
 from dataproc.workers import Workers
+from manifest.cpus import cpus_here
 from manifest.identity import hash64
 from manifest.indexed import ShardWriter, token_dtype
 from manifest.record import Model, Shard
@@ -215,7 +216,7 @@ def _plainly(documents: Iterable[pa.RecordBatch], encoder: Tokenizer) -> Iterato
     """Batches of ids and encodings. While one is written, on one core, the next two are encoded on all, both at once:
     a batch ends with its last text on a core alone. On one core, one follows the other.
     """
-    if int(os.environ.get("RAYON_NUM_THREADS") or len(os.sched_getaffinity(0))) == 1:
+    if int(os.environ.get("RAYON_NUM_THREADS") or cpus_here()) == 1:
         for ids, texts in _batches(documents, SMALL_BYTES):
             yield ids, encoder.encode_batch_fast(texts, add_special_tokens=False)
         return

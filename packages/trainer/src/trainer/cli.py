@@ -81,7 +81,8 @@ def _fit_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     fit.add_argument(
         "--workers",
         default="local",
-        help="local (a worker per CPU), local:N, ray, ray:N or ray://host:port (default %(default)s)",
+        help="local (a worker per GPU, or one with all cores), local:N (N workers that share the cores), ray, ray:N or "
+        "ray://host:port; OMP_NUM_THREADS says how many threads a worker has (default %(default)s)",
     )
     fit.add_argument(
         "--max-restarts",

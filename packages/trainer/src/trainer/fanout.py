@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from manifest.cpus import cpus_here
 from manifest.errors import CorruptArtifact, InputError, WinnowError
 from manifest.store import write_atomic
 from trainer.launch_ray import cluster
@@ -69,7 +70,7 @@ def _results(trials: Sequence[Trial], workers: Workers) -> Iterator[TrialResult]
     if workers.address is not None:
         yield from _on_ray(trials, workers)
         return
-    count = min(workers.count or len(os.sched_getaffinity(0)), len(trials))
+    count = min(workers.count or cpus_here(), len(trials))
     if count == 1:
         yield from (_understood(answer(trial.model_dump_json())) for trial in trials)
         return

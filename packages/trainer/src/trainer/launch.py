@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from manifest.cpus import cores_here
 from manifest.errors import InputError, WinnowError
 from manifest.store import LocalStore
 from trainer import events, restarts
@@ -50,10 +51,12 @@ def launch(
     if workers.address is not None:
         attempt = partial(run_on_ray, workers, most, store, run, tick, asked)
     else:
-        count = workers.count or min(most, devices_here())
+        count = workers.count or min(most, gpus_here() or 1)
         if count > most:
             raise InputError(f"--workers local:{count}: a step has {most} windows, so at most {most} workers have work")
-        attempt = partial(_run_here, count, store, run, tick, asked)
+        environment = process_environment(threads=max(1, cores_here() // count))
+        say(_named(count, int(environment["OMP_NUM_THREADS"])))
+        attempt = partial(_run_here, count, environment, store, run, tick, asked)
 
     def newest_step() -> int:
         found = newest(store, run)
@@ -66,11 +69,6 @@ def launch(
 
     pause = partial(_pause, tick, asked)
     restarting(attempt, newest_step, most=max_restarts, stopped=asked, restarted=restarted, pause=pause)
-
-
-def devices_here() -> int:
-    """The GPUs of this machine; its CPUs where it has none."""
-    return gpus_here() or len(os.sched_getaffinity(0))
 
 
 def gpus_here() -> int:
@@ -88,7 +86,15 @@ def _pause(tick: Tick, asked: Asked, seconds: float) -> None:
         time.sleep(POLL_S)
 
 
-def _run_here(count: int, store: LocalStore, run: Run, tick: Tick, asked: Asked) -> None:
+def _named(count: int, threads: int) -> str:
+    """Such as: 2 workers here, 1 thread each."""
+    workers = "1 worker" if count == 1 else f"{count} workers"
+    return f"{workers} here, {threads} thread{'s' * (threads > 1)}{' each' * (count > 1)}"
+
+
+def _run_here(
+    count: int, environment: Mapping[str, str], store: LocalStore, run: Run, tick: Tick, asked: Asked
+) -> None:
     port = free_port()
     logs = store.root / run.path / "logs"
     logs.mkdir(exist_ok=True)
@@ -98,7 +104,7 @@ def _run_here(count: int, store: LocalStore, run: Run, tick: Tick, asked: Asked)
             for rank in range(count):
                 place = Place(rank, count, rank, "127.0.0.1", port)
                 with _new_log(logs / f"{rank}.log").open("wb") as log:
-                    processes.append(_start(store, run, place, log))
+                    processes.append(_start(store, run, place, environment, log))
         _wait(processes, logs, tick, asked)
     finally:
         for process in processes:
@@ -124,7 +130,9 @@ def _blocked(signals: frozenset[signal.Signals]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(store: LocalStore, run: Run, place: Place, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(
+    store: LocalStore, run: Run, place: Place, environment: Mapping[str, str], log: IO[bytes]
+) -> subprocess.Popen[bytes]:
     """A worker in a session of its own, so that ^C reaches this process only, which passes it on."""
     loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     return subprocess.Popen(
@@ -132,7 +140,7 @@ def _start(store: LocalStore, run: Run, place: Place, log: IO[bytes]) -> subproc
         stdin=subprocess.PIPE,  # held open: it closes when this process ends, however it ends
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={**os.environ, **process_environment(), **loopback},
+        env={**os.environ, **environment, **loopback},
         start_new_session=True,
     )
 

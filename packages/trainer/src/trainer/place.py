@@ -32,11 +32,17 @@ class Place:
         }
 
 
-def process_environment() -> dict[str, str]:
-    """The variables that make a worker's process fast and quiet; they count when it starts."""
+def process_environment(threads: int = 1) -> dict[str, str]:
+    """The variables that make a worker's process fast and quiet; they count when it starts.
+
+    threads: of the worker, unless the user's environment says how many.
+    """
+    # Threads that wait spin before they sleep, if nothing else is said 30 times as long: where another program has one
+    # of two cores, a step with two threads then takes 12 times as long, and 2.3 times with this; alone 1.02 times.
+    spin = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000")}
     return {
-        # One thread per worker: results do not depend on the machine's cores, and workers do not compete for them.
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+        **spin,
         "PYTHONWARNINGS": "ignore::FutureWarning",
         # glibc gives large buffers back to the system and takes them again in every step; keeping them is 15 % faster.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 32),

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from gateway.settings import Settings
+from manifest.cpus import cpus_here
 from manifest.errors import InputError, run_command
 
 BACKLOG = 128
@@ -188,7 +189,7 @@ def _cluster(settings: Settings) -> Any:
 
 
 def _cpus(settings: Settings) -> int:
-    return settings.cpus or len(os.sched_getaffinity(0))
+    return settings.cpus or cpus_here()
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
+from manifest.cpus import cpus_here
 from manifest.errors import InputError, RecipeError
 
 Commands = argparse._SubParsersAction
@@ -17,7 +17,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     """--workers and --worker-memory."""
     parser.add_argument(
         "--workers",
-        default=f"local:{len(os.sched_getaffinity(0))}",
+        default=f"local:{cpus_here()}",
         help="serial, local:N, ray, ray:N or ray://host:port (default %(default)s)",
     )
     parser.add_argument(

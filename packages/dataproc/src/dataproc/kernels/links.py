@@ -90,7 +90,7 @@ def link_buckets(
 
 @part
 def _compare(evidence: _Evidence, limits: _Limits, a: int, b: int) -> tuple[bool, float]:
-    """Whether J ≥ threshold, and NaN if the sketch could tell, else J, or less than J if that is below the threshold."""
+    """Whether J ≥ threshold; and J, or NaN where the sketch could tell. Below the threshold it may be less than J."""
     size_a, size_b = evidence.sizes[a], evidence.sizes[b]
     if min(size_a, size_b) / max(size_a, size_b) < limits.threshold:
         return False, np.nan  # J is at most the quotient of the sizes
@@ -99,7 +99,7 @@ def _compare(evidence: _Evidence, limits: _Limits, a: int, b: int) -> tuple[bool
         return False, np.nan
     if equal >= limits.accept_at:
         return True, np.nan
-    needed = int(limits.threshold / (1 + limits.threshold) * (size_a + size_b))  # J ≥ t if s ≥ t / (1 + t) · (|a| + |b|)
+    needed = int(limits.threshold / (1 + limits.threshold) * (size_a + size_b))  # J ≥ t: s ≥ t / (1 + t) · (|a| + |b|)
     sets = evidence.starts[a], size_a, evidence.starts[b], size_b
     shared = shared_of(evidence.hashes, *sets, evidence.looked_at, needed)
     index = shared / (size_a + size_b - shared)

@@ -21,6 +21,7 @@ from gateway.jobs import carry_out
 from gateway.jobs.attempt import STOPPED, Attempt, Cancelled, watch_for_cancel
 from gateway.jobs.journal import LOG, Job, Journal, Task, read_job
 from gateway.messages import Failure, FieldError, Result
+from manifest.cpus import cpus_here
 from manifest.errors import InputError, RecipeError, WinnowError, disk_error
 from manifest.progress import listening
 
@@ -118,7 +119,7 @@ def _print_to(log: Path) -> None:
 
 def _share_the_machine(workers: int) -> None:
     """As many threads as CPUs were asked for and are here; set before the libraries that read it are loaded."""
-    threads = min(workers, len(os.sched_getaffinity(0)))
+    threads = min(workers, cpus_here())
     for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(threads)
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin take processor time from the other jobs
