@@ -63,9 +63,11 @@ def read_case(file: Path) -> Case:
     return Case(**{**fields, "shape": Shape.model_validate(fields["shape"])})
 
 
-def fit_command(case_store: str, mixture: str, *, name: str, workers: str, tokens: int) -> list[str]:
+def fit_command(
+    case_store: str, mixture: str, *, name: str, workers: str, tokens: int, recipe: str = "train.yaml"
+) -> list[str]:
     """The command that trains a run of so many tokens."""
-    what = [str(RECIPES / "train.yaml"), "--mixture", mixture, "--out", case_store, "--name", name]
+    what = [str(RECIPES / recipe), "--mixture", mixture, "--out", case_store, "--name", name]
     return [sys.executable, "-m", "trainer.cli", "fit", *what, "--workers", workers, "--tokens", str(tokens)]
 
 

@@ -31,13 +31,14 @@ PEER = Path(__file__).with_name("peer.txt")
 
 @dataclass(frozen=True)
 class System:
-    """workers: processes, each with `threads` threads."""
+    """workers: processes, each with `threads` threads. recipe: of Winnow's."""
 
     name: str
     settings: str
     kind: str
     workers: int = 1
     threads: int = 1
+    recipe: str = "train.yaml"
 
     @property
     def cores(self) -> int:
@@ -49,6 +50,7 @@ SYSTEMS = (
     System("bare loop", "torch: forward, backward, clip, fused AdamW", "bare"),
     System("Hugging Face Trainer", "LlamaForCausalLM, SDPA, fused AdamW", "hf"),
     System("Winnow", "the same", "winnow", workers=2),
+    System("Winnow", "ZeRO 0: no part of it is divided", "winnow", workers=2, recipe="train_zero0.yaml"),
     System("Winnow", "the same, OMP_NUM_THREADS=2", "winnow", threads=2),
     System("bare loop", "one process with 2 threads", "bare", threads=2),
     System("Hugging Face Trainer", "DistributedDataParallel, gloo", "hf", workers=2),
@@ -106,8 +108,8 @@ class _Run:
             shutil.rmtree(directory, ignore_errors=True)
             watches.callback(shutil.rmtree, directory)
             rows = watches.enter_context(Watched(directory / "metrics.jsonl"))
-            workers = f"local:{system.workers}"
-            command = fit_command(case.store, case.mixture, name=name, workers=workers, tokens=case.tokens)
+            where, workers = (case.store, case.mixture), f"local:{system.workers}"
+            command = fit_command(*where, name=name, workers=workers, tokens=case.tokens, recipe=system.recipe)
             return cls(command, {**os.environ, "OMP_NUM_THREADS": str(system.threads)}, work, rows)
         rows = watches.enter_context(Watched(work / "rows.jsonl"))
         launcher = (
