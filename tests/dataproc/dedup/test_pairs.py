@@ -115,7 +115,7 @@ def test_planted_near_duplicates_are_linked_band_by_band(seed: int) -> None:
     assert len(np.unique(expected)) < 300
 
 
-def test_edges_are_a_forest_of_true_pairs_with_their_jaccard() -> None:
+def test_edges_are_a_forest_of_true_pairs() -> None:
     found = planted(400, seed=9)
     keys = band_keys(found.signatures, Bands(32, 4))
     docs = np.repeat(found.alone, 32)
@@ -124,8 +124,6 @@ def test_edges_are_a_forest_of_true_pairs_with_their_jaccard() -> None:
     assert len(links.edges) == removed > 50
     truth = np.array([jaccard(found.members[a], found.members[b]) for a, b in links.edges])
     assert truth.min() >= 0.8
-    checked = ~np.isnan(links.jaccard)
-    np.testing.assert_array_equal(links.jaccard[checked], truth[checked].astype(np.float32))
     assert (links.edges[:, 0] < links.edges[:, 1]).all()
 
 
@@ -137,7 +135,6 @@ def test_rows_may_come_in_any_order() -> None:
     one = linked(found, keys, docs, found.alone, threshold=0.8, cap=3)
     other = linked(found, keys[shuffled], docs[shuffled], found.alone, threshold=0.8, cap=3)
     np.testing.assert_array_equal(one.edges, other.edges)
-    np.testing.assert_array_equal(one.jaccard, other.jaccard)
     assert one.counters == other.counters
 
 

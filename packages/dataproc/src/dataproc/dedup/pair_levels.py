@@ -6,7 +6,7 @@ which it shares a key, and only where the answer can change something:
 
 - the sizes of the sets, and the signatures where they cannot err (jaccard.py), bound its level;
 - no more is asked if its ends are connected already at the highest level that it can have;
-- else the exact Jaccard index decides.
+- else as much of the sets as it takes decides (kernels/early.py).
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from dataproc.dedup.pairs import Evidence
 from dataproc.dedup.scoped import ACROSS, FOR_BOTH, Holders, Scoped
 from dataproc.dedup.spanning import insert, top
 
-# Compiled into the kernels below: after a change in kernels/alike.py, spanning.py or the constants of scoped.py touch
-# this file too, or numba goes on using its cached copy.
-from dataproc.kernels.alike import equal_minima, shared_of
+# Compiled into the kernels below: after a change in kernels/alike.py, kernels/early.py, spanning.py or the constants of
+# scoped.py touch this file too, or numba goes on using its cached copy.
+from dataproc.kernels.alike import equal_minima
+from dataproc.kernels.early import level_of
 from dataproc.native import I64
 
 
@@ -62,7 +63,7 @@ class Known(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """comparisons: pairs looked at; of which so many by exact Jaccard."""
+    """comparisons: pairs looked at; of which so many by their whole sets."""
 
     comparisons: int
     exact_checks: int
@@ -168,16 +169,14 @@ def _look(known: Known, forest_N2: I64, pair: _Pair) -> tuple[int, bool, bool]:
     least = min(most, int(np.searchsorted(cuts.accept_at, equal, side="right")))
     if most == 0 or _connected(forest_N2, pair, most):
         return 0, True, False
-    level = most
+    sets = evidence.starts[a], size_a, evidence.starts[b], size_b
+    level, whole_sets = most, False
     if least < most:
-        needed = int(cuts.thresholds[0] / (1 + cuts.thresholds[0]) * (size_a + size_b))
-        sets = evidence.starts[a], size_a, evidence.starts[b], size_b
-        shared = shared_of(evidence.hashes, *sets, evidence.looked_at, needed)
-        level = _levels(cuts, shared / (size_a + size_b - shared))
+        level, whole_sets = level_of(evidence.hashes, *sets, evidence.looked_at, cuts.thresholds, least, most)
     insert(forest_N2, pair.x, pair.y, level)
     if pair.kind == FOR_BOTH:
         insert(forest_N2, a, b, level)
-    return level, True, least < most
+    return level, True, whole_sets
 
 
 @kernel

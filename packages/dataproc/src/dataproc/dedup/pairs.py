@@ -4,7 +4,6 @@ In: the buckets of one partition of one band (buckets.py); signatures and shingl
 connected already. Out:
 
     edges     (E, 2) i64    a < b, Jaccard ≥ threshold, each joins two components that were apart
-    jaccard   (E,) f32      exact, or NaN where the sketch decided (`jaccard.sketch_bounds`)
 
 Together with what was connected before, the edges have the components of all pairs that share a key and have an exact
 Jaccard index of at least the threshold. A pair whose ends are connected already is not looked at, so a bucket of n
@@ -61,7 +60,7 @@ class Counters:
     largest_bucket: int
     capped_buckets: int
     comparisons: int  # pairs that were looked at …
-    exact_checks: int  # … of which so many by exact Jaccard, the others by size or sketch
+    exact_checks: int  # … of which so many by their whole sets, the others by size or sketch
     skipped_pairs: int  # ends connected already
     capped_pairs: int  # left out by the cap
 
@@ -69,7 +68,6 @@ class Counters:
 @dataclass(frozen=True)
 class Links:
     edges: NDArray[np.int64]
-    jaccard: NDArray[np.float32]
     counters: Counters
 
 
@@ -85,24 +83,23 @@ def link(found: Buckets, evidence: Evidence, component: NDArray[np.int64], *, th
     assert evidence.sizes[found.members].all(), "documents share a key but lack their sets"
     size = len(found.members)
     components, of_member = np.unique(component[found.members], return_inverse=True)
-    edges_E2, jaccard, effort = np.empty((size, 2), np.int64), np.empty(size, np.float32), np.zeros(2, np.int64)
+    edges_E2, effort = np.empty((size, 2), np.int64), np.zeros(2, np.int64)
     edges = _link_buckets(
         *found,
         evidence.signatures.reshape(-1),
         evidence.signatures.shape[1],
         *evidence[1:],
-        threshold,
+        np.array([threshold]),
         *sketch_bounds(threshold, evidence.signatures.shape[1]),
         cap,
         np.arange(len(components), dtype=np.int64),
         of_member,
         edges_E2.reshape(-1),
-        jaccard,
         effort,
     )
     comparisons, exact_checks = effort.tolist()
     counters = _count(found.sizes, cap, comparisons, exact_checks)
-    return Links(edges_E2[:edges].copy(), jaccard[:edges].copy(), counters)
+    return Links(edges_E2[:edges].copy(), counters)
 
 
 def _count(sizes: NDArray[np.int64], cap: int, comparisons: int, exact_checks: int) -> Counters:

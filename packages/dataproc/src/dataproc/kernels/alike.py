@@ -50,9 +50,9 @@ def shared_of(hashes: U64, a: int, size_a: int, b: int, size_b: int, looked_at: 
     while a < end_a and b < end_b and total + min(end_a - a, end_b - b) >= needed:
         to_a, to_b = min(a + _STEP, end_a), min(b + _STEP, end_b)
         if hashes[to_a - 1] < hashes[to_b - 1]:
-            to_b = _beyond(hashes, b, to_b, hashes[to_a - 1])
+            to_b = beyond(hashes, b, to_b, hashes[to_a - 1])
         else:
-            to_a = _beyond(hashes, a, to_a, hashes[to_b - 1])
+            to_a = beyond(hashes, a, to_a, hashes[to_b - 1])
         later = min(end_a - to_a, end_b - to_b)
         total += _shared(hashes, a, to_a, hashes, b, to_b, needed - total - later)
         if len(looked_at):
@@ -65,7 +65,7 @@ def shared_of(hashes: U64, a: int, size_a: int, b: int, size_b: int, looked_at: 
 
 
 @part
-def _beyond(hashes: U64, low: int, high: int, value: np.uint64) -> int:
+def beyond(hashes: U64, low: int, high: int, value: np.uint64) -> int:
     """Where, of ascending hashes from `low` to before `high`, those begin that are larger than a value."""
     while low < high:
         middle = (low + high) // 2

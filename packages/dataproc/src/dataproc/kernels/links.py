@@ -2,11 +2,9 @@
 
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dataproc.kernels.alike import equal_minima, shared_of
+from dataproc.kernels.alike import equal_minima
 from dataproc.kernels.build import part
+from dataproc.kernels.early import F64, level_of
 from dataproc.kernels.forest import find, union
 from dataproc.native import I64, U32, U64
 
@@ -27,7 +25,7 @@ class _Evidence(NamedTuple):
 class _Limits(NamedTuple):
     """What decides whether two documents are linked."""
 
-    threshold: float
+    thresholds: F64
     reject_at: int
     accept_at: int
 
@@ -41,24 +39,23 @@ def link_buckets(
     starts: I64,
     sizes: I64,
     looked_at: I64,
-    threshold: float,
+    thresholds: F64,
     reject_at: int,
     accept_at: int,
     cap: int,
     parent: I64,
     of_member: I64,
     edges: I64,
-    jaccard: NDArray[np.float32],
     effort: I64,
 ) -> int:
-    """Fills `edges` (E, 2), flat, and `jaccard`; returns how many there are. parent: components so far, and of_member
-    the element of it that stands for each member of the buckets. effort: COMPARISONS, EXACT_CHECKS.
+    """Fills `edges` (E, 2), flat; returns how many there are. thresholds: the one that links. parent: components so
+    far, and of_member the element of it that stands for each member of the buckets. effort: COMPARISONS, EXACT_CHECKS.
 
     `whole` says that the documents to compare with are one component. Then the first link, or connection,
     that a document has to any of them settles its connection to all.
     """
     evidence = _Evidence(signatures, permutations, hashes, starts, sizes, looked_at)
-    limits = _Limits(threshold, reject_at, accept_at)
+    limits = _Limits(thresholds, reject_at, accept_at)
     found = 0
     for bucket in range(len(bounds) - 1):
         whole = True
@@ -70,16 +67,15 @@ def link_buckets(
             for place in range(first, first + min(position, cap)):
                 other = of_member[place]
                 if find(parent, other) != find(parent, element):
-                    linked, index = _compare(evidence, limits, members[place], doc)
+                    linked, whole_sets = _compare(evidence, limits, members[place], doc)
                     effort[COMPARISONS] += 1
-                    effort[EXACT_CHECKS] += not np.isnan(index)
+                    effort[EXACT_CHECKS] += whole_sets
                     if not linked:
                         rejected += 1
                         continue
                     union(parent, other, element)
                     edges[2 * found] = min(members[place], doc)
                     edges[2 * found + 1] = max(members[place], doc)
-                    jaccard[found] = index
                     found += 1
                 joined = True
                 if whole:
@@ -89,18 +85,16 @@ def link_buckets(
 
 
 @part
-def _compare(evidence: _Evidence, limits: _Limits, a: int, b: int) -> tuple[bool, float]:
-    """Whether J ≥ threshold; and J, or NaN where the sketch could tell. Below the threshold it may be less than J."""
+def _compare(evidence: _Evidence, limits: _Limits, a: int, b: int) -> tuple[bool, bool]:
+    """Whether J ≥ threshold, and whether it took the whole sets to tell."""
     size_a, size_b = evidence.sizes[a], evidence.sizes[b]
-    if min(size_a, size_b) / max(size_a, size_b) < limits.threshold:
-        return False, np.nan  # J is at most the quotient of the sizes
+    if min(size_a, size_b) / max(size_a, size_b) < limits.thresholds[0]:
+        return False, False  # J is at most the quotient of the sizes
     equal = equal_minima(evidence.signatures, evidence.permutations, a, b)
     if equal <= limits.reject_at:
-        return False, np.nan
+        return False, False
     if equal >= limits.accept_at:
-        return True, np.nan
-    needed = int(limits.threshold / (1 + limits.threshold) * (size_a + size_b))  # J ≥ t: s ≥ t / (1 + t) · (|a| + |b|)
+        return True, False
     sets = evidence.starts[a], size_a, evidence.starts[b], size_b
-    shared = shared_of(evidence.hashes, *sets, evidence.looked_at, needed)
-    index = shared / (size_a + size_b - shared)
-    return index >= limits.threshold, index
+    level, whole_sets = level_of(evidence.hashes, *sets, evidence.looked_at, limits.thresholds, 0, 1)
+    return level == 1, whole_sets
