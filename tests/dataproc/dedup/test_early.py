@@ -1,5 +1,7 @@
 """Deciding about two sets from their smallest hashes, against the sets themselves and the binomial distribution."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from dataproc.dedup.jaccard import ODDS_AGAINST_ERROR
+from dataproc.dedup.pairs import Evidence
+from dataproc.dedup.shingles import ShingleSets
 from dataproc.kernels import early
 from dataproc.kernels.early import level_of
 
@@ -51,6 +55,17 @@ def test_of_long_sets_that_are_clear_of_all_thresholds_little_is_read(jaccard: f
     hashes, *places = two_sets(0, int(100_000 * jaccard), 100_000 - int(100_000 * jaccard))
     hashes[hashes > 2**64 // 5] = np.uint64(2**64 - 1)  # were these read, they would tell something else
     assert level((hashes, *places), [0.5, 0.8, 0.95]) == (expected, False)
+
+
+@given(st.lists(st.integers(0, 3000), min_size=2, max_size=6), st.integers(0, 2**32), st.sampled_from([0.1, 0.5, 1.0]))
+def test_pairs_reach_a_threshold_where_their_jaccard_index_does(sizes: list[int], seed: int, threshold: float) -> None:
+    generator = np.random.default_rng(seed)
+    values = generator.integers(0, 2**64, 3000, np.uint64)
+    sets = [np.sort(generator.choice(values, size, replace=False)) for size in sizes]
+    hashes, offsets = np.concatenate(sets), np.cumsum([0, *sizes])
+    evidence = Evidence.of(np.zeros((len(sizes), 1), np.uint32), ShingleSets(hashes, offsets))
+    pairs = np.array(list(product(range(len(sizes)), repeat=2)))
+    np.testing.assert_array_equal(evidence.reach(pairs, threshold), evidence.jaccard(pairs) >= threshold)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8, 0.95])

@@ -1,4 +1,4 @@
-"""How good a build's clusters are, measured on samples by exact Jaccard index.
+"""How good a build's clusters are, measured on samples by their shingle sets: by as much of these as can tell.
 
     recall      A sample of documents is compared with all others that share a key with them in bands so dense that they
                 miss one pair in 10⁵ at the threshold. Of the pairs found with J ≥ threshold: the share whose ends are
@@ -10,7 +10,7 @@
 Documents are sampled by a hash of their text; of equal texts the first stands for all.
 
     sample ─► dense keys ─► pairs (sampled, other) ──┐
-    clusters ─► sample ─► buckets ─► pairs ──────────┴─► exact Jaccard ─► the two shares
+    clusters ─► sample ─► buckets ─► pairs ──────────┴─► J ≥ threshold? ─► the two shares
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dataproc.dedup.bands import Bands, verified_bands
 from dataproc.dedup.buckets import is_among
 from dataproc.dedup.candidates import buckets_of
 from dataproc.dedup.components import labels
-from dataproc.dedup.evidence import gather_evidence, jaccard_of
+from dataproc.dedup.evidence import are_near, gather_evidence
 from dataproc.dedup.group import CANDIDATES, Group, ShardPair, save
 from dataproc.dedup.links import edges_of
 from dataproc.dedup.minhash import is_signed
@@ -91,8 +91,8 @@ def measure(group: Group, forest: NDArray[np.int64], alike_E2: Pairs, *, workers
     if listing == AUDITED:
         save(group.scratch / f"{AUDITED}.npy", np.unique(np.concatenate([near_E2, alike_E2])))
         gather_evidence(group, AUDITED, workers=workers, draft=draft)
-    precise = near_E2[_are_near(group, listing, near_E2)]
-    true_E2 = alike_E2[_are_near(group, listing, alike_E2)]
+    precise = near_E2[are_near(group, listing, near_E2)]
+    true_E2 = alike_E2[are_near(group, listing, alike_E2)]
     root = _roots(group, labels(forest), true_E2)
     return Audit(
         precision=Share(good=len(np.unique(precise[:, 0])), sampled=len(np.unique(near_E2[:, 0]))),
@@ -224,11 +224,6 @@ def _mates_file(group: Group, number: int) -> Path:
 
 
 # ---- measuring
-
-
-def _are_near(group: Group, listing: str, pairs_E2: Pairs) -> NDArray[np.bool_]:
-    """Which pairs have J ≥ threshold."""
-    return np.asarray(jaccard_of(group, listing, pairs_E2) >= group.matching.threshold)
 
 
 def _roots(group: Group, root: NDArray[np.int64], pairs_E2: Pairs) -> NDArray[np.int64]:

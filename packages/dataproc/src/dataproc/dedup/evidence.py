@@ -81,12 +81,22 @@ def evidence_of(group: Group, listing: str) -> Evidence:
 
 def jaccard_of(group: Group, listing: str, documents_E2: NDArray[np.int64]) -> NDArray[np.float64]:
     """The exact Jaccard index of each pair of documents of a list, or, of candidates, of such texts as theirs."""
+    return evidence_of(group, listing).jaccard(_listed_at(group, listing, documents_E2))
+
+
+def are_near(group: Group, listing: str, documents_E2: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of such pairs have an index of at least the threshold."""
+    return evidence_of(group, listing).reach(_listed_at(group, listing, documents_E2), group.matching.threshold)
+
+
+def _listed_at(group: Group, listing: str, documents_E2: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The places of some documents in a list; of candidates, of the first ones with their texts."""
     if listing == CANDIDATES:
         documents_E2 = group.firsts()[documents_E2]
     listed = group.listed(listing)
     places_E2 = np.searchsorted(listed, documents_E2)
     assert (listed[places_E2] == documents_E2).all(), "a document that is not in the list"
-    return evidence_of(group, listing).jaccard(places_E2)
+    return places_E2
 
 
 def leave(group: Group, at: Path) -> None:

@@ -24,6 +24,7 @@ from dataproc.native import Native
 
 _link_buckets = Native("dataproc.kernels.links", "link_buckets")
 _shared_each = Native("dataproc.kernels.alike", "shared_each")
+_reach_each = Native("dataproc.kernels.early", "reach_each")
 
 
 class Evidence(NamedTuple):
@@ -46,6 +47,15 @@ class Evidence(NamedTuple):
         shared = np.empty(len(pairs_E2), np.int64)
         _shared_each(self.hashes, self.starts, self.sizes, self.looked_at, pairs_E2.reshape(-1), shared)
         return np.asarray(shared / np.maximum(together - shared, 1))
+
+    def reach(self, pairs_E2: NDArray[np.int64], threshold: float) -> NDArray[np.bool_]:
+        """Which pairs have a Jaccard index of at least the threshold, by as much of their sets as can tell."""
+        pairs_E2 = np.ascontiguousarray(pairs_E2, np.int64)
+        self.sizes[pairs_E2]  # raises IndexError, which the kernel would not
+        reached = np.zeros(len(pairs_E2), np.uint8)
+        of_sets = self.hashes, self.starts, self.sizes, self.looked_at
+        _reach_each(*of_sets, pairs_E2.reshape(-1), np.array([threshold]), reached)
+        return reached > 0
 
     @classmethod
     def of(cls, signatures_ND: NDArray[np.uint32], sets: ShingleSets) -> "Evidence":

@@ -14,12 +14,22 @@ from numpy.typing import NDArray
 
 from dataproc.kernels.alike import beyond, shared_of
 from dataproc.kernels.build import part
-from dataproc.native import I64, U64
+from dataproc.native import I64, U8, U64
 
 FIRST_LOOK = 256  # hashes of both sets together; fewer tell little more than the signature did
 _SURE = 23.9  # -ln of the odds; 22 looks, at up to 10⁹ hashes, err in 10⁻⁹ of all cases (jaccard.ODDS_AGAINST_ERROR)
 
 F64 = NDArray[np.float64]
+
+
+def reach_each(hashes: U64, starts: I64, sizes: I64, looked_at: I64, pairs: I64, thresholds: F64, reached: U8) -> int:
+    """reached[p]: how many of the thresholds the sets pairs[2p] and pairs[2p + 1] reach."""
+    for pair in range(len(reached)):
+        a, b = pairs[2 * pair], pairs[2 * pair + 1]
+        if min(sizes[a], sizes[b]) > 0:
+            sets = starts[a], sizes[a], starts[b], sizes[b]
+            reached[pair], _ = level_of(hashes, *sets, looked_at, thresholds, 0, len(thresholds))
+    return 0
 
 
 @part
