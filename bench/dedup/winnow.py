@@ -73,6 +73,13 @@ SYSTEMS = (
     Winnow("Winnow, serial", "21 × 6, exact check; writes deduped Parquet", RECIPES / "dedup.yaml", "serial"),
     Winnow("Winnow, local:2", "the same on Ray, 2 workers", RECIPES / "dedup.yaml", "local:2"),
     Winnow("Winnow, from raw", "serial; with reading and ftfy", RECIPES / "dedup_from_raw.yaml", "serial", True),
+    Winnow(
+        "Winnow, from raw, characters",
+        "the same by 13 characters, a build's default; judged by words, as all are",
+        RECIPES / "dedup_from_raw_characters.yaml",
+        "serial",
+        True,
+    ),
 )
 
 
