@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from dataproc.kernels.alike import beyond, shared_of
+from dataproc.kernels.alike import beyond, look_at_pair, shared_of
 from dataproc.kernels.build import part
 from dataproc.native import I64, U8, U64
 
@@ -41,6 +41,7 @@ def level_of(
     """
     i, j, end_a, end_b = a, b, a + size_a, b + size_b
     shared, look = 0, FIRST_LOOK
+    look_at_pair(looked_at)
     while look < (size_a + size_b) // 2:
         share = look / (size_a + size_b)
         to_i, to_j = _part(hashes, i, end_a, share), _part(hashes, j, end_b, share)
