@@ -95,6 +95,7 @@ def _row(system: System, at: Corpus) -> dict[str, Any]:
         "name": system.name,
         "version": system.version,
         "settings": system.settings,
+        "by_words": system.by_words,
         "corpus": {key: facts[key] for key in ("documents", "text_bytes", "sha256")},
         "failure": "",
         "runs": [],

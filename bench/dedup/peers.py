@@ -27,6 +27,7 @@ class Peer:
     arguments: tuple[str, ...]
     settings: str
     at_most: int = 10**9
+    by_words: bool = True
 
     @property
     def requirements(self) -> Path:

@@ -31,7 +31,7 @@ def plot(figures: str, picture: str) -> None:
     from matplotlib import pyplot as plt
     from matplotlib import ticker
 
-    rows = [row for row in json.loads(Path(figures).read_text())["systems"] if row["runs"]]
+    rows = [row for row in json.loads(Path(figures).read_text())["systems"] if row["runs"] and row["by_words"]]
     figure, axes = plt.subplots(figsize=(9, 5.5), dpi=130)
     places: list[tuple[float, float, str, list[str]]] = []
     for row in rows:

@@ -26,7 +26,10 @@ SCRATCH = "work"
 
 
 class System(Protocol):
-    """Something that removes near-duplicates: a peer, or Winnow. `digest` is of all of ours that a run depends on."""
+    """Something that removes near-duplicates: a peer, or Winnow. `digest` is of all of ours that a run depends on.
+
+    by_words: whether it does the benchmark's task, whose exact answer is known.
+    """
 
     @property
     def name(self) -> str: ...
@@ -36,6 +39,9 @@ class System(Protocol):
 
     @property
     def at_most(self) -> int: ...
+
+    @property
+    def by_words(self) -> bool: ...
 
     @property
     def version(self) -> str: ...

@@ -30,6 +30,7 @@ class Winnow:
     workers: str
     from_raw: bool = False
     at_most: int = 10**9
+    by_words: bool = True
 
     @property
     def version(self) -> str:
@@ -75,10 +76,11 @@ SYSTEMS = (
     Winnow("Winnow, from raw", "serial; with reading and ftfy", RECIPES / "dedup_from_raw.yaml", "serial", True),
     Winnow(
         "Winnow, from raw, characters",
-        "the same by 13 characters, a build's default; judged by words, as all are",
+        "the same by 13 characters, a build's default",
         RECIPES / "dedup_from_raw_characters.yaml",
         "serial",
-        True,
+        from_raw=True,
+        by_words=False,
     ),
 )
 

@@ -50,7 +50,7 @@ SYSTEMS = (
     System("bare loop", "torch: forward, backward, clip, fused AdamW", "bare"),
     System("Hugging Face Trainer", "LlamaForCausalLM, SDPA, fused AdamW", "hf"),
     System("Winnow", "the same", "winnow", workers=2),
-    System("Winnow", "ZeRO 0: no part of it is divided", "winnow", workers=2, recipe="train_zero0.yaml"),
+    System("Winnow, ZeRO 0", "each has all of the optimiser", "winnow", workers=2, recipe="train_zero0.yaml"),
     System("Winnow", "the same, OMP_NUM_THREADS=2", "winnow", threads=2),
     System("bare loop", "one process with 2 threads", "bare", threads=2),
     System("Hugging Face Trainer", "DistributedDataParallel, gloo", "hf", workers=2),
