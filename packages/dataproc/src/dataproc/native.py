@@ -36,6 +36,7 @@ U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
+F64 = NDArray[np.float64]
 
 _NUMBERS = {int: "i8", bool: "i8", float: "f8"}
 _LOADING = Lock()

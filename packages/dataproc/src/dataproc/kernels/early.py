@@ -10,16 +10,13 @@ twice as many hashes as the one before it; what no look can tell, the whole sets
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dataproc.kernels.alike import beyond, look_at_pair, shared_of
 from dataproc.kernels.build import part
-from dataproc.native import I64, U8, U64
+from dataproc.native import F64, I64, U8, U64
 
 FIRST_LOOK = 256  # hashes of both sets together; fewer tell little more than the signature did
 _SURE = 23.9  # -ln of the odds; 22 looks, at up to 10⁹ hashes, err in 10⁻⁹ of all cases (jaccard.ODDS_AGAINST_ERROR)
-
-F64 = NDArray[np.float64]
 
 
 def reach_each(hashes: U64, starts: I64, sizes: I64, looked_at: I64, pairs: I64, thresholds: F64, reached: U8) -> int:
@@ -44,7 +41,7 @@ def level_of(
     look_at_pair(looked_at)
     while look < (size_a + size_b) // 2:
         share = look / (size_a + size_b)
-        to_i, to_j = _part(hashes, i, end_a, share), _part(hashes, j, end_b, share)
+        to_i, to_j = _end_of(share, hashes, i, end_a), _end_of(share, hashes, j, end_b)
         shared += shared_of(hashes, i, to_i - i, j, to_j - j, looked_at, 0)
         i, j = to_i, to_j
         seen = (i - a) + (j - b) - shared
@@ -65,7 +62,7 @@ def level_of(
 
 
 @part
-def _part(hashes: U64, low: int, end: int, share: float) -> int:
+def _end_of(share: float, hashes: U64, low: int, end: int) -> int:
     """Where the hashes end that lie in the first share of all numbers. Looks near where that should be."""
     value = np.uint64(share * 2.0**64)
     high = min(end, low + 2 * int((end - low) * share) + 64)

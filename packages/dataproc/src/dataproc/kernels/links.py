@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from dataproc.kernels.alike import equal_minima
 from dataproc.kernels.build import part
-from dataproc.kernels.early import F64, level_of
+from dataproc.kernels.early import level_of
 from dataproc.kernels.forest import find, union
-from dataproc.native import I64, U32, U64
+from dataproc.native import F64, I64, U32, U64
 
 COMPARISONS, EXACT_CHECKS = 0, 1
 

@@ -15,9 +15,7 @@ from dataproc.dedup.components import connect, joins, labels
 from dataproc.dedup.index.state import Index
 from dataproc.dedup.index.tables import EDGES, read_table
 from dataproc.dedup.index.tables import find as find_rows
-
-I64 = NDArray[np.int64]
-F64 = NDArray[np.float64]
+from dataproc.native import F64, I64
 
 
 class Edges(NamedTuple):
